@@ -1,0 +1,3 @@
+//! The dirql command.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Device models of dirql: pulse, edu, stub

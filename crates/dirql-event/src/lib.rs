@@ -1,0 +1,1 @@
+//! Events and choices: the seam through which a dirql run is watched and steered

@@ -1,0 +1,1 @@
+//! PE32+ driver images: loading, relocating, imports, exports and unwind tables

@@ -1,0 +1,1 @@
+//! The NT kernel that dirql gives a driver: ntoskrnl.exe and hal.dll

@@ -1,0 +1,1 @@
+//! The machine of dirql: processors, local APICs, I/O APIC, PCI, virtual time

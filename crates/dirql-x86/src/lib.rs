@@ -1,0 +1,1 @@
+//! The x86-64 engine of dirql: a pre-decoded interpreter exact to one instruction

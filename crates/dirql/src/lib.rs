@@ -1,0 +1,1 @@
+//! A laboratory for the interrupt code of Windows drivers
