@@ -1,1 +1,20 @@
-//! The NT kernel that dirql gives a driver: ntoskrnl.exe and hal.dll
+//! The NT kernel that dirql gives a driver: `ntoskrnl.exe` and `hal.dll`, on the simulated machine.
+//!
+//! It knows the machine and the interrupt core; it never knows device models, files or the terminal. Everything a
+//! driver waits in is data ([`context`]), so the whole system is `Clone`.
+
+pub mod context;
+pub mod cx;
+mod exports;
+pub mod interrupt;
+pub mod io;
+pub mod kernel;
+pub mod life;
+pub mod loader;
+pub mod pool;
+pub mod registry;
+mod sched;
+pub mod stop;
+pub mod system;
+pub mod then;
+pub mod thread;

@@ -1,0 +1,36 @@
+//! The exports of `ntoskrnl.exe` and `hal.dll`, a file per topic, each with its `EXPORTS` table.
+
+pub(crate) mod ex;
+pub(crate) mod hal;
+pub(crate) mod interrupt;
+pub(crate) mod io;
+pub(crate) mod ke;
+pub(crate) mod mm;
+pub(crate) mod ob;
+pub(crate) mod po;
+pub(crate) mod ps;
+pub(crate) mod rtl;
+pub(crate) mod crt;
+pub(crate) mod se;
+pub(crate) mod zw;
+pub(crate) mod dbg;
+
+use crate::cx::Export;
+
+/// All exports, by family.
+pub(crate) const FAMILIES: &[&[Export]] = &[
+    crt::EXPORTS,
+    dbg::EXPORTS,
+    ex::EXPORTS,
+    hal::EXPORTS,
+    interrupt::EXPORTS,
+    io::EXPORTS,
+    ke::EXPORTS,
+    mm::EXPORTS,
+    ob::EXPORTS,
+    po::EXPORTS,
+    ps::EXPORTS,
+    rtl::EXPORTS,
+    se::EXPORTS,
+    zw::EXPORTS,
+];
