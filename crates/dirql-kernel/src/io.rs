@@ -11,6 +11,7 @@ use dirql_machine::DeviceId;
 
 use crate::context::{Outcome, Result, ret};
 use crate::cx::Cx;
+use crate::kernel::Kernel;
 use crate::pool::Kind;
 use crate::stop::Stop;
 use crate::then::Then;
@@ -177,6 +178,23 @@ pub enum IoThen {
     CompleteWith(u64, u32),
     /// After IRPs that drivers forwarded by IoForwardIrpSynchronously.
     Forwarded(u64),
+    /// IoCancelIrp waits for the cancel spin lock.
+    Cancel(u64, Box<Then>),
+    /// Lower the IRQL after StartIo returned.
+    Lower(u8),
+    /// A cancel-safe queue is in the middle of an operation.
+    Csq {
+        /// The IO_CSQ.
+        csq: u64,
+        /// The IRP, when there is one.
+        irp: u64,
+        /// IO_CSQ_IRP_CONTEXT or the peek context.
+        context: u64,
+        /// What it is about to learn.
+        step: CsqStep,
+        /// Out-parameter in pool that holds the IRQL the driver's lock routine gave.
+        irql: u64,
+    },
     /// Return this status to the caller of an operation after completing an IRP.
     Status(u32),
 }
@@ -210,6 +228,12 @@ impl IoThen {
                 }
                 ret(1)
             }
+            Self::Lower(irql) => {
+                cx.set_irql(irql);
+                ret(0)
+            }
+            Self::Csq { csq, irp, context, step, irql } => csq_go(cx, csq, irp, context, step, irql, value),
+            Self::Cancel(irp, then) => cancel(cx, irp, *then),
             Self::Status(status) => ret(u64::from(status)),
         }
     }
@@ -398,4 +422,253 @@ pub(crate) fn close_handle(cx: &mut Cx<'_>, handle: u64) -> Result {
     }
     // STATUS_INVALID_HANDLE.
     ret(0xC000_0008)
+}
+
+/// Writes a UNICODE_STRING at `at` with a fresh nonpaged buffer.
+pub(crate) fn put_unicode(cx: &mut Cx<'_>, at: u64, text: &str) -> std::result::Result<(), Stop> {
+    let mut bytes: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let len = bytes.len() as u16;
+    bytes.extend([0, 0]);
+    let buffer = cx.k.pool.alloc(&mut cx.m.mem, bytes.len() as u64, Kind::NonPaged, u32::from_le_bytes(*b"IoNm"))?;
+    cx.put(buffer, &bytes)?;
+    cx.w16(at, len)?;
+    cx.w16(at + 2, len + 2)?;
+    cx.w64(at + 8, buffer)
+}
+
+/// Reads a UNICODE_STRING.
+pub(crate) fn read_unicode(cx: &Cx<'_>, at: u64) -> std::result::Result<String, Stop> {
+    let len = cx.r16(at)?;
+    let buffer = cx.r64(at + 8)?;
+    let bytes = cx.bytes(buffer, usize::from(len & !1))?;
+    let units: Vec<u16> = bytes.chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]])).collect();
+    Ok(String::from_utf16_lossy(&units))
+}
+
+/// Makes a device object in guest memory and links it to its driver.
+pub(crate) fn new_device(
+    cx: &mut Cx<'_>,
+    driver_object: u64,
+    extension: u64,
+    kind: u32,
+    characteristics: u32,
+    name: Option<String>,
+) -> std::result::Result<u64, Stop> {
+    let tag = u32::from_le_bytes(*b"Devi");
+    let size = device::SIZE + extension.next_multiple_of(16);
+    let at = cx.k.pool.alloc(&mut cx.m.mem, size + 0x40, Kind::NonPaged, tag)?;
+    cx.put(at, &vec![0; size as usize + 0x40])?;
+    cx.w16(at, 3)?;
+    cx.w16(at + 2, (device::SIZE + extension) as u16)?;
+    cx.w64(at + device::DRIVER, driver_object)?;
+    let first = cx.r64(driver_object + driver::DEVICE)?;
+    cx.w64(at + device::NEXT, first)?;
+    cx.w64(driver_object + driver::DEVICE, at)?;
+    // DO_DEVICE_INITIALIZING, and DO_DEVICE_HAS_NAME when named.
+    cx.w32(at + device::FLAGS, 0x80 | if name.is_some() { 0x40 } else { 0 })?;
+    cx.w32(at + device::CHARACTERISTICS, characteristics)?;
+    cx.w64(at + device::EXTENSION, if extension > 0 { at + device::SIZE } else { 0 })?;
+    cx.w32(at + device::TYPE, kind)?;
+    cx.w8(at + device::STACK_SIZE, 1)?;
+    cx.w32(at + device::ALIGNMENT, 0)?;
+    // DeviceQueue: KDEVICE_QUEUE, type 20, empty list.
+    let queue = at + device::ALIGNMENT + 8;
+    cx.w16(queue, 20)?;
+    cx.w16(queue + 2, 0x28)?;
+    cx.w64(queue + 8, queue + 8)?;
+    cx.w64(queue + 16, queue + 8)?;
+    // The device object extension lies behind the driver's own; it points back.
+    let own = at + size;
+    cx.w16(own, 13)?;
+    cx.w64(own + 8, at)?;
+    cx.w64(at + device::OBJECT_EXTENSION, own)?;
+    if let Some(n) = &name {
+        cx.k.io.names.insert(n.to_lowercase(), at);
+    }
+    cx.k.io.devices.insert(at, DeviceObject { driver: driver_object, name, below: None });
+    Ok(at)
+}
+
+/// Deletes a device object.
+pub(crate) fn delete_device(cx: &mut Cx<'_>, at: u64) -> std::result::Result<(), Stop> {
+    let Some(d) = cx.k.io.devices.remove(&at) else {
+        return Err(Stop::bug_check(0x1, [at, 0, 0, 0], format!("IoDeleteDevice on {at:#x}, which is no device object")));
+    };
+    if let Some(n) = d.name {
+        cx.k.io.names.remove(&n.to_lowercase());
+    }
+    let mut link = d.driver + driver::DEVICE;
+    for _ in 0..4096 {
+        let here = cx.r64(link)?;
+        if here == at {
+            let next = cx.r64(at + device::NEXT)?;
+            cx.w64(link, next)?;
+            break;
+        }
+        if here == 0 {
+            break;
+        }
+        link = here + device::NEXT;
+    }
+    free(cx, at)
+}
+
+/// A file object on a device: type 5, DeviceObject at 8.
+pub(crate) fn new_file(cx: &mut Cx<'_>, target: u64) -> std::result::Result<u64, Stop> {
+    let at = cx.k.pool.alloc(&mut cx.m.mem, 0xd8, Kind::NonPaged, u32::from_le_bytes(*b"File"))?;
+    cx.put(at, &[0; 0xd8])?;
+    cx.w16(at, 5)?;
+    cx.w16(at + 2, 0xd8)?;
+    cx.w64(at + 8, target)?;
+    Ok(at)
+}
+
+/// The device object a name leads to: a device name, a symbolic link (`\??\X`, `\DosDevices\X`, `\\.\X`, `X`), or
+/// an interface's link or GUID.
+#[must_use]
+pub fn resolve_name(k: &Kernel, name: &str) -> Option<u64> {
+    let mut name = canonical(name);
+    for _ in 0..8 {
+        if let Some(&at) = k.io.names.get(&name) {
+            return Some(at);
+        }
+        if let Some(i) = k.io.interfaces.iter().find(|i| canonical(&i.link) == name || i.guid.to_lowercase() == name) {
+            return i.enabled.then_some(i.pdo);
+        }
+        let next = k.io.links.get(&name).or_else(|| k.io.links.get(&format!("\\??\\{name}")))?;
+        name = canonical(next);
+    }
+    None
+}
+
+/// A name in lower case, with the spellings of the DOS device folder made one.
+pub(crate) fn canonical(name: &str) -> String {
+    let lower = name.to_lowercase();
+    for prefix in ["\\dosdevices\\global\\", "\\dosdevices\\", "\\\\.\\", "\\\\?\\", "\\global??\\"] {
+        if let Some(rest) = lower.strip_prefix(prefix) {
+            return format!("\\??\\{rest}");
+        }
+    }
+    lower
+}
+
+/// IoCancelIrp: marks the request and calls its cancel routine, with the cancel spin lock held.
+pub(crate) fn cancel(cx: &mut Cx<'_>, at: u64, then: Then) -> Result {
+    let old = cx.irql();
+    if cx.k.io.cancel_lock.is_some_and(|c| c != cx.cpu) {
+        return Ok(Outcome::Spin(Then::Io(IoThen::Cancel(at, Box::new(then)))));
+    }
+    cx.w8(at + irp::CANCEL, 1)?;
+    let routine = cx.r64(at + irp::CANCEL_ROUTINE)?;
+    if routine == 0 {
+        return then.resume(cx, 0);
+    }
+    cx.w64(at + irp::CANCEL_ROUTINE, 0)?;
+    cx.w8(at + irp::CANCEL_IRQL, old)?;
+    cx.set_irql(2);
+    cx.k.io.cancel_lock = Some(cx.cpu);
+    let here = cx.r64(at + irp::CURRENT_STACK)?;
+    let object = cx.r64(here + stack::DEVICE)?;
+    Ok(Outcome::Call { routine, args: vec![object, at], then })
+}
+
+/// Where a cancel-safe queue's operation stands: each step is a routine of the driver that has just returned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CsqStep {
+    /// IoCsqInsertIrp: the lock is held.
+    Insert,
+    /// The IRP is in the queue.
+    Inserted,
+    /// IoCsqRemoveNextIrp: the lock is held.
+    RemoveNext,
+    /// The queue was peeked.
+    Peeked,
+    /// An IRP was taken off.
+    Removed,
+    /// The cancel routine: the lock is held.
+    Cancel,
+    /// The cancelled IRP was taken off.
+    CancelRemoved,
+    /// The lock is released; return the IRP.
+    Released,
+    /// The lock is released; complete the cancelled IRP.
+    CancelReleased,
+}
+
+/// Offsets of the driver's routines in IO_CSQ.
+mod csq_routine {
+    pub(super) const INSERT: u64 = 0x08;
+    pub(super) const REMOVE: u64 = 0x10;
+    pub(super) const PEEK: u64 = 0x18;
+    pub(super) const ACQUIRE: u64 = 0x20;
+    pub(super) const RELEASE: u64 = 0x28;
+    pub(super) const COMPLETE: u64 = 0x30;
+}
+
+impl IoThen {
+    /// Begins an operation of a cancel-safe queue: takes the driver's lock first.
+    pub(crate) fn csq(cx: &mut Cx<'_>, csq: u64, irp: u64, context: u64, step: CsqStep) -> Result {
+        let irql = cx.k.pool.alloc(&mut cx.m.mem, 16, Kind::NonPaged, u32::from_le_bytes(*b"Csq "))?;
+        cx.w64(irql, 0)?;
+        let routine = cx.r64(csq + csq_routine::ACQUIRE)?;
+        Ok(Outcome::Call { routine, args: vec![csq, irql], then: Then::Io(Self::Csq { csq, irp, context, step, irql }) })
+    }
+}
+
+fn csq_go(cx: &mut Cx<'_>, csq: u64, at: u64, context: u64, step: CsqStep, irql: u64, value: u64) -> Result {
+    let call = |cx: &Cx<'_>, offset: u64, args: Vec<u64>, at: u64, step: CsqStep| -> Result {
+        let routine = cx.r64(csq + offset)?;
+        Ok(Outcome::Call { routine, args, then: Then::Io(IoThen::Csq { csq, irp: at, context, step, irql }) })
+    };
+    let release = |cx: &Cx<'_>, at: u64, step: CsqStep| -> Result {
+        let old = u64::from(cx.r8(irql)?);
+        call(cx, csq_routine::RELEASE, vec![csq, old], at, step)
+    };
+    match step {
+        CsqStep::Insert => {
+            // Mark pending, remember the queue, then the driver's own insert.
+            let here = cx.r64(at + irp::CURRENT_STACK)?;
+            let control = cx.r8(here + stack::CONTROL)?;
+            cx.w8(here + stack::CONTROL, control | 1)?;
+            cx.w64(at + 0x90, csq)?;
+            call(cx, csq_routine::INSERT, vec![csq, at], at, CsqStep::Inserted)
+        }
+        CsqStep::Inserted => {
+            let cancel = cx.k.modules.export_address("IopCsqCancel").unwrap_or(0);
+            cx.w64(at + irp::CANCEL_ROUTINE, cancel)?;
+            if cx.r8(at + irp::CANCEL)? != 0 {
+                // Cancelled before it was queued: taken off and completed at once.
+                cx.w64(at + irp::CANCEL_ROUTINE, 0)?;
+                return call(cx, csq_routine::REMOVE, vec![csq, at], at, CsqStep::CancelRemoved);
+            }
+            release(cx, 0, CsqStep::Released)
+        }
+        CsqStep::RemoveNext => call(cx, csq_routine::PEEK, vec![csq, 0, context], 0, CsqStep::Peeked),
+        CsqStep::Peeked => {
+            if value == 0 {
+                return release(cx, 0, CsqStep::Released);
+            }
+            if cx.r64(value + irp::CANCEL_ROUTINE)? == 0 {
+                // Its cancel routine is on its way: look for the next.
+                return call(cx, csq_routine::PEEK, vec![csq, value, context], 0, CsqStep::Peeked);
+            }
+            cx.w64(value + irp::CANCEL_ROUTINE, 0)?;
+            call(cx, csq_routine::REMOVE, vec![csq, value], value, CsqStep::Removed)
+        }
+        CsqStep::Removed => {
+            cx.w64(at + 0x90, 0)?;
+            release(cx, at, CsqStep::Released)
+        }
+        CsqStep::Cancel => call(cx, csq_routine::REMOVE, vec![csq, at], at, CsqStep::CancelRemoved),
+        CsqStep::CancelRemoved => release(cx, at, CsqStep::CancelReleased),
+        CsqStep::Released => {
+            free(cx, irql)?;
+            ret(at)
+        }
+        CsqStep::CancelReleased => {
+            free(cx, irql)?;
+            let routine = cx.r64(csq + csq_routine::COMPLETE)?;
+            Ok(Outcome::Call { routine, args: vec![csq, at], then: Then::RetValue(0) })
+        }
+    }
 }
