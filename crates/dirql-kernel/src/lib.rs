@@ -4,6 +4,7 @@
 //! driver waits in is data ([`context`]), so the whole system is `Clone`.
 
 pub mod context;
+pub mod boot;
 mod bus;
 pub mod cx;
 mod exports;
