@@ -34,9 +34,9 @@ typedef struct _PULSE {
     KSPIN_LOCK InterruptLock; /* one for all messages: their routines exclude each other */
     KDPC Dpc;
 
-    /* Under InterruptLock. */
+    /* Written under InterruptLock. */
     ULONG Enabled;
-    ULONG Total;
+    volatile ULONG Total;
     ULONG Count[PULSE_MAX_SOURCES];
 
     IO_CSQ Waiters;
@@ -200,34 +200,29 @@ static VOID NTAPI CancelWaiter(PIO_CSQ Csq, PIRP Irp)
     FdoComplete(&CONTAINING_RECORD(Csq, PULSE, Waiters)->Fdo, Irp, STATUS_CANCELLED, 0);
 }
 
-/* Completes every waiting request that has something new to hear. At IRQL <= DISPATCH_LEVEL, connected. */
+/* Completes every waiting request that has something new to hear. At IRQL <= DISPATCH_LEVEL. */
 static VOID Wake(PPULSE Pulse)
 {
-    SNAPSHOT snapshot;
     WANTED wanted;
     PIRP irp;
 
-    snapshot.Pulse = Pulse;
-    KeSynchronizeExecution(AnyInterrupt(Pulse), TakeSnapshot, &snapshot);
+    /* One aligned number that only grows: no lock. KeSynchronizeExecution would be wrong in the DPC, which may run
+     * while PulseStop disconnects the interrupt object. */
     wanted.ByTotal = TRUE;
-    wanted.Total = snapshot.Total;
+    wanted.Total = Pulse->Total;
     wanted.File = NULL;
     while ((irp = IoCsqRemoveNextIrp(&Pulse->Waiters, &wanted)) != NULL) {
-        *(PULONG)irp->AssociatedIrp.SystemBuffer = snapshot.Total;
+        *(PULONG)irp->AssociatedIrp.SystemBuffer = wanted.Total;
         FdoComplete(&Pulse->Fdo, irp, STATUS_SUCCESS, sizeof(ULONG));
     }
 }
 
 static VOID NTAPI PulseDpc(PKDPC Dpc, PVOID Context, PVOID Argument1, PVOID Argument2)
 {
-    PPULSE pulse = Context;
-
     UNREFERENCED_PARAMETER(Dpc);
     UNREFERENCED_PARAMETER(Argument1);
     UNREFERENCED_PARAMETER(Argument2);
-    /* An interrupt may come before the connect call has stored the object: nobody can be waiting then. */
-    if (pulse->Connection.Generic != NULL && pulse->Fdo.Started)
-        Wake(pulse);
+    Wake(Context);
 }
 
 /* ---- What the frame calls ---- */
