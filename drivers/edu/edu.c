@@ -14,6 +14,7 @@
  * SPDX-License-Identifier: MIT OR Apache-2.0
  */
 #include "fdo.h"
+#include "more.h"
 
 #define EDU_ID 0x00
 #define EDU_LIVENESS 0x04
