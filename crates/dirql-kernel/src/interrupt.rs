@@ -9,14 +9,14 @@ use dirql_core::{
     LockKind, ObjectRequest, Param, Ports, SetId, Source, Step, SyncFault, SyncPlan, Topology,
 };
 use dirql_event::{EventKind, InterruptSource};
-use dirql_machine::Machine;
+use dirql_machine::{Machine, MachineEventKind};
 use dirql_mem::{Memory, Va};
 
 use crate::context::{Outcome, Result, Wait, ret, void};
 use crate::cx::Cx;
 use crate::io::Pdo;
 use crate::kernel::{ActivationKind, Kernel};
-use crate::pool::{Kind, Pool};
+use crate::pool::{Pool, PoolKind};
 use crate::stop::{BugCheck, Stop};
 use crate::system::enter_activation;
 use crate::then::Then;
@@ -74,7 +74,7 @@ pub(crate) struct KernelPorts<'a> {
 
 impl KernelPorts<'_> {
     fn alloc(&mut self, size: u64, fill: impl FnOnce(&mut Memory, u64)) -> Option<u64> {
-        let at = self.pool.alloc(&mut self.m.mem, size, Kind::NonPaged, TAG).ok()?;
+        let at = self.pool.alloc(&mut self.m.mem, size, PoolKind::NonPaged, TAG).ok()?;
         let zero = vec![0; size as usize];
         self.m.mem.write(Va(at), &zero).ok()?;
         fill(&mut self.m.mem, at);
@@ -432,7 +432,7 @@ pub(crate) fn insert_dpc(cx: &mut Cx<'_>, dpc: u64, arg1: u64, arg2: u64) -> std
     }
     let number = u32::from(cx.r16(dpc + 2)?);
     let cpus = cx.k.procs.len() as u32;
-    let base = crate::exports::ke_dpc::NUMBER_BASE;
+    let base = u32::from(crate::exports::ke_dpc::target_bias(cx.k.windows_build));
     let target = number.checked_sub(base).filter(|n| *n < cpus).map(CpuId);
     let importance = Importance::from_raw(cx.r8(dpc + 1)?).unwrap_or_default();
     let args = DpcArgs { routine: cx.r64(dpc + 24)?, context: cx.r64(dpc + 32)?, arg1, arg2 };
@@ -524,13 +524,12 @@ fn sync_lock(cx: &mut Cx<'_>, plan: SyncPlan<u64>, routine: u64, context: u64, o
 /// Turns what devices did into events.
 pub(crate) fn drain_machine_events(cx: &mut Cx<'_>) {
     for event in cx.m.take_events() {
-        let dirql_machine::MachineEvent { at, device, kind } = event;
-        let name = cx.k.io.pdos.iter().find(|p| Some(p.machine) == device).map_or_else(String::new, |p| p.name.clone());
-        let source = match kind {
-            dirql_machine::MachineEventKind::LineAsserted { gsi } => InterruptSource::Line { gsi },
-            dirql_machine::MachineEventKind::MessageSent { message, .. } => InterruptSource::Message { message },
+        let (device, source) = match event.kind {
+            MachineEventKind::Line { device, gsi, asserted: true } => (device, InterruptSource::Line { gsi }),
+            MachineEventKind::Message { device, message, .. } => (device, InterruptSource::Message { message }),
             _ => continue,
         };
-        cx.k.record(at, None, 0, EventKind::InterruptRaised { device: name, source });
+        let name = cx.k.io.pdos.iter().find(|p| p.machine == device).map_or_else(String::new, |p| p.name.clone());
+        cx.k.record(event.time, None, 0, EventKind::InterruptRaised { device: name, source });
     }
 }

@@ -12,7 +12,7 @@ use dirql_machine::DeviceId;
 use crate::context::{Outcome, Result, ret};
 use crate::cx::Cx;
 use crate::kernel::Kernel;
-use crate::pool::Kind;
+use crate::pool::PoolKind;
 use crate::stop::Stop;
 use crate::then::Then;
 
@@ -256,7 +256,7 @@ pub(crate) fn init_irp(cx: &mut Cx<'_>, at: u64, stacks: u8) -> std::result::Res
 /// Allocates an IRP with that many stack locations.
 pub(crate) fn new_irp(cx: &mut Cx<'_>, stacks: u8) -> std::result::Result<u64, Stop> {
     let size = irp::SIZE + u64::from(stacks) * stack::SIZE;
-    let at = cx.k.pool.alloc(&mut cx.m.mem, size, Kind::NonPaged, u32::from_le_bytes(*b"Irp "))?;
+    let at = cx.k.pool.alloc(&mut cx.m.mem, size, PoolKind::NonPaged, u32::from_le_bytes(*b"Irp "))?;
     init_irp(cx, at, stacks)?;
     Ok(at)
 }
@@ -429,7 +429,7 @@ pub(crate) fn put_unicode(cx: &mut Cx<'_>, at: u64, text: &str) -> std::result::
     let mut bytes: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
     let len = bytes.len() as u16;
     bytes.extend([0, 0]);
-    let buffer = cx.k.pool.alloc(&mut cx.m.mem, bytes.len() as u64, Kind::NonPaged, u32::from_le_bytes(*b"IoNm"))?;
+    let buffer = cx.k.pool.alloc(&mut cx.m.mem, bytes.len() as u64, PoolKind::NonPaged, u32::from_le_bytes(*b"IoNm"))?;
     cx.put(buffer, &bytes)?;
     cx.w16(at, len)?;
     cx.w16(at + 2, len + 2)?;
@@ -456,7 +456,7 @@ pub(crate) fn new_device(
 ) -> std::result::Result<u64, Stop> {
     let tag = u32::from_le_bytes(*b"Devi");
     let size = device::SIZE + extension.next_multiple_of(16);
-    let at = cx.k.pool.alloc(&mut cx.m.mem, size + 0x40, Kind::NonPaged, tag)?;
+    let at = cx.k.pool.alloc(&mut cx.m.mem, size + 0x40, PoolKind::NonPaged, tag)?;
     cx.put(at, &vec![0; size as usize + 0x40])?;
     cx.w16(at, 3)?;
     cx.w16(at + 2, (device::SIZE + extension) as u16)?;
@@ -515,7 +515,7 @@ pub(crate) fn delete_device(cx: &mut Cx<'_>, at: u64) -> std::result::Result<(),
 
 /// A file object on a device: type 5, DeviceObject at 8.
 pub(crate) fn new_file(cx: &mut Cx<'_>, target: u64) -> std::result::Result<u64, Stop> {
-    let at = cx.k.pool.alloc(&mut cx.m.mem, 0xd8, Kind::NonPaged, u32::from_le_bytes(*b"File"))?;
+    let at = cx.k.pool.alloc(&mut cx.m.mem, 0xd8, PoolKind::NonPaged, u32::from_le_bytes(*b"File"))?;
     cx.put(at, &[0; 0xd8])?;
     cx.w16(at, 5)?;
     cx.w16(at + 2, 0xd8)?;
@@ -608,7 +608,7 @@ mod csq_routine {
 impl IoThen {
     /// Begins an operation of a cancel-safe queue: takes the driver's lock first.
     pub(crate) fn csq(cx: &mut Cx<'_>, csq: u64, irp: u64, context: u64, step: CsqStep) -> Result {
-        let irql = cx.k.pool.alloc(&mut cx.m.mem, 16, Kind::NonPaged, u32::from_le_bytes(*b"Csq "))?;
+        let irql = cx.k.pool.alloc(&mut cx.m.mem, 16, PoolKind::NonPaged, u32::from_le_bytes(*b"Csq "))?;
         cx.w64(irql, 0)?;
         let routine = cx.r64(csq + csq_routine::ACQUIRE)?;
         Ok(Outcome::Call { routine, args: vec![csq, irql], then: Then::Io(Self::Csq { csq, irp, context, step, irql }) })

@@ -10,7 +10,7 @@ use crate::context::{Outcome, Result, Wait};
 use crate::cx::Cx;
 use crate::io::{self, Pdo, STATUS_PENDING, device, driver, irp, stack};
 use crate::kernel::Kernel;
-use crate::pool::Kind;
+use crate::pool::PoolKind;
 use crate::sched;
 use crate::stop::Stop;
 use crate::then::Then;
@@ -263,9 +263,8 @@ impl Life {
             if let ThreadState::Waiting(w) = &t.state {
                 if let Some(r) = w.irp.and_then(|i| k.io.requests.get(&i)) {
                     parts.push(format!(
-                        "request {} ({}) was never completed",
-                        r.id,
-                        dirql_abi::irp_name(r.major, r.minor)
+                        "request {} (major {:#x}, minor {:#x}) was never completed",
+                        r.id, r.major, r.minor
                     ));
                 } else if !w.objects.is_empty() {
                     parts.push(format!("{} waits for the object at {:#x}", t.name, w.objects[0]));
@@ -284,7 +283,7 @@ impl Life {
 /// # Errors
 /// Guest memory is short.
 pub fn begin(cx: &mut Cx<'_>, module: usize, service: &str, plan: Plan) -> std::result::Result<(), Stop> {
-    let bus = cx.k.pool.alloc(&mut cx.m.mem, driver::SIZE, Kind::NonPaged, u32::from_le_bytes(*b"Driv"))?;
+    let bus = cx.k.pool.alloc(&mut cx.m.mem, driver::SIZE, PoolKind::NonPaged, u32::from_le_bytes(*b"Driv"))?;
     cx.w16(bus, 4)?;
     cx.w16(bus + 2, driver::SIZE as u16)?;
     cx.k.io.bus_driver = bus;
@@ -350,8 +349,8 @@ fn describe_bar(b: &dirql_machine::BarInfo) -> String {
 
 fn make_driver_object(cx: &mut Cx<'_>, module: usize, service: &str) -> std::result::Result<u64, Stop> {
     let tag = u32::from_le_bytes(*b"Driv");
-    let object = cx.k.pool.alloc(&mut cx.m.mem, driver::SIZE, Kind::NonPaged, tag)?;
-    let extension = cx.k.pool.alloc(&mut cx.m.mem, 0x50, Kind::NonPaged, tag)?;
+    let object = cx.k.pool.alloc(&mut cx.m.mem, driver::SIZE, PoolKind::NonPaged, tag)?;
+    let extension = cx.k.pool.alloc(&mut cx.m.mem, 0x50, PoolKind::NonPaged, tag)?;
     cx.put(object, &[0; driver::SIZE as usize])?;
     cx.put(extension, &[0; 0x50])?;
     let m = &cx.k.modules.drivers[module];
@@ -543,7 +542,7 @@ fn next(cx: &mut Cx<'_>, q: usize) -> Result {
         Job::Entry => {
             let object = cx.k.life.driver_object;
             let entry = cx.k.modules.drivers[cx.k.life.module].entry;
-            let path = cx.k.pool.alloc(&mut cx.m.mem, 16, Kind::NonPaged, u32::from_le_bytes(*b"Reg "))?;
+            let path = cx.k.pool.alloc(&mut cx.m.mem, 16, PoolKind::NonPaged, u32::from_le_bytes(*b"Reg "))?;
             let service = io::read_unicode(cx, cx.r64(object + 0x30)? + 0x18)?;
             io::put_unicode(cx, path, &format!("\\Registry\\Machine\\System\\CurrentControlSet\\Services\\{service}"))?;
             call(entry, vec![object, path], LifeThen::Entered(q))
@@ -741,7 +740,7 @@ fn start(cx: &mut Cx<'_>, q: usize, i: usize) -> Result {
         let mut bytes = vec![1, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0, 1, 0, 1, 0];
         bytes.extend((list.len() as u32).to_le_bytes());
         bytes.extend(list.concat());
-        let to = cx.k.pool.alloc(&mut cx.m.mem, bytes.len() as u64, Kind::NonPaged, u32::from_le_bytes(*b"PnpR"))?;
+        let to = cx.k.pool.alloc(&mut cx.m.mem, bytes.len() as u64, PoolKind::NonPaged, u32::from_le_bytes(*b"PnpR"))?;
         cx.put(to, &bytes)?;
         cx.w64(next + at, to)?;
     }
@@ -825,14 +824,14 @@ fn do_step(cx: &mut Cx<'_>, q: usize, step: Box<Step>) -> Result {
             };
             let mut out = Output::None;
             if method == 3 {
-                let inp = cx.k.pool.alloc(&mut cx.m.mem, size.max(1), Kind::NonPaged, tag)?;
+                let inp = cx.k.pool.alloc(&mut cx.m.mem, size.max(1), PoolKind::NonPaged, tag)?;
                 cx.put(inp, &input)?;
                 cx.w64(here + stack::PARAMS + 0x18, inp)?;
-                let buf = cx.k.pool.alloc(&mut cx.m.mem, u64::from(output).max(1), Kind::NonPaged, tag)?;
+                let buf = cx.k.pool.alloc(&mut cx.m.mem, u64::from(output).max(1), PoolKind::NonPaged, tag)?;
                 cx.w64(at + irp::USER_BUFFER, buf)?;
                 out = Output::System { at: buf, length: output };
             } else if size > 0 {
-                let buf = cx.k.pool.alloc(&mut cx.m.mem, size, Kind::NonPaged, tag)?;
+                let buf = cx.k.pool.alloc(&mut cx.m.mem, size, PoolKind::NonPaged, tag)?;
                 cx.put(buf, &vec![0; size as usize])?;
                 cx.put(buf, &input)?;
                 cx.w64(at + irp::SYSTEM_BUFFER, buf)?;
@@ -925,7 +924,7 @@ fn no_handle(cx: &mut Cx<'_>, q: usize, step: &Step) -> Result {
 }
 
 fn direct_buffer(cx: &mut Cx<'_>, at: u64, data: &[u8]) -> std::result::Result<Output, Stop> {
-    let buffer = cx.k.pool.alloc(&mut cx.m.mem, data.len().max(1) as u64, Kind::NonPaged, u32::from_le_bytes(*b"IoUB"))?;
+    let buffer = cx.k.pool.alloc(&mut cx.m.mem, data.len().max(1) as u64, PoolKind::NonPaged, u32::from_le_bytes(*b"IoUB"))?;
     cx.put(buffer, data)?;
     let mdl = crate::exports::mm::mdl_for(cx, buffer, data.len() as u32)?;
     cx.w64(at + irp::MDL, mdl)?;
@@ -948,7 +947,7 @@ fn transfer(cx: &mut Cx<'_>, q: usize, step: Box<Step>, handle: &str, major: u8,
             out = direct_buffer(cx, at, &data)?;
         } else {
             // DO_BUFFERED_IO, or neither: then the same memory is the user's buffer.
-            let buf = cx.k.pool.alloc(&mut cx.m.mem, data.len() as u64, Kind::NonPaged, u32::from_le_bytes(*b"IoSB"))?;
+            let buf = cx.k.pool.alloc(&mut cx.m.mem, data.len() as u64, PoolKind::NonPaged, u32::from_le_bytes(*b"IoSB"))?;
             cx.put(buf, &data)?;
             let field = if flags & 4 != 0 { irp::SYSTEM_BUFFER } else { irp::USER_BUFFER };
             cx.w64(at + field, buf)?;

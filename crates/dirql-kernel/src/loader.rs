@@ -296,7 +296,7 @@ pub(crate) fn walk_stack(cx: &Cx<'_>, rip: u64) -> Vec<String> {
     for slot in 0..256u64 {
         let Ok(value) = cx.m.mem.read_u64(Va(rsp.wrapping_add(slot * 8))) else { break };
         if let Some((m, rva)) = cx.k.modules.locate(value)
-            && m.image.is_code(rva as u32)
+            && m.image.sections.iter().any(|s| s.executable && rva >= u64::from(s.rva) && rva < u64::from(s.rva) + u64::from(s.virtual_size))
         {
             let text = cx.k.modules.describe(value);
             if out.last() != Some(&text) {

@@ -38,7 +38,7 @@ pub(crate) fn spawn(cx: &mut Cx<'_>, name: &str, start: Then, native: bool, prio
         return Err(Stop::OutOfMemory);
     }
     let stack = new_stack(cx)?;
-    let kthread = cx.k.pool.alloc(&mut cx.m.mem, KTHREAD_SIZE, crate::pool::Kind::NonPaged, u32::from_le_bytes(*b"Thre"))?;
+    let kthread = cx.k.pool.alloc(&mut cx.m.mem, KTHREAD_SIZE, crate::pool::PoolKind::NonPaged, u32::from_le_bytes(*b"Thre"))?;
     cx.w8(kthread, DISPATCHER_THREAD)?;
     cx.w32(kthread + 4, 0)?;
     cx.w64(kthread + 8, kthread + 8)?;

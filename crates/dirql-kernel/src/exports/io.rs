@@ -5,7 +5,7 @@ use dirql_event::EventKind;
 use crate::context::{Outcome, Wait, ret, void};
 use crate::cx::Cx;
 use crate::io::{self, Interface, device};
-use crate::pool::Kind;
+use crate::pool::PoolKind;
 use crate::stop::Stop;
 use crate::then::Then;
 
@@ -215,7 +215,7 @@ crate::exports! {
         if cx.k.io.extensions.contains_key(&(driver, id)) {
             return ret(OBJECT_NAME_COLLISION);
         }
-        let at = cx.k.pool.alloc(&mut cx.m.mem, u64::from(size).max(1), Kind::NonPaged, u32::from_le_bytes(*b"Drve"))?;
+        let at = cx.k.pool.alloc(&mut cx.m.mem, u64::from(size).max(1), PoolKind::NonPaged, u32::from_le_bytes(*b"Drve"))?;
         cx.put(at, &vec![0; size as usize])?;
         cx.k.io.extensions.insert((driver, id), at);
         cx.w64(out, at)?;

@@ -3,7 +3,7 @@
 use crate::context::{Outcome, Result, ret, void};
 use crate::cx::Cx;
 use crate::io::{self, Built, IoThen, device, driver, irp, stack};
-use crate::pool::Kind;
+use crate::pool::PoolKind;
 use crate::stop::Stop;
 use crate::then::Then;
 
@@ -30,7 +30,7 @@ fn fsd(cx: &mut Cx<'_>, major: u8, target: u64, buffer: u64, length: u32, offset
         cx.w64(here + stack::PARAMS + 0x10, o)?;
         let flags = cx.r32(target + device::FLAGS)?;
         if flags & 4 != 0 && length > 0 {
-            let b = cx.k.pool.alloc(&mut cx.m.mem, u64::from(length), Kind::NonPaged, u32::from_le_bytes(*b"IoSB"))?;
+            let b = cx.k.pool.alloc(&mut cx.m.mem, u64::from(length), PoolKind::NonPaged, u32::from_le_bytes(*b"IoSB"))?;
             if major == 4 {
                 let data = cx.bytes(buffer, length as usize)?;
                 cx.put(b, &data)?;
@@ -151,7 +151,7 @@ crate::exports! {
             0 => {
                 let size = input_len.max(output_len);
                 if size > 0 {
-                    let b = cx.k.pool.alloc(&mut cx.m.mem, u64::from(size), Kind::NonPaged, u32::from_le_bytes(*b"IoSB"))?;
+                    let b = cx.k.pool.alloc(&mut cx.m.mem, u64::from(size), PoolKind::NonPaged, u32::from_le_bytes(*b"IoSB"))?;
                     if input_len > 0 {
                         let data = cx.bytes(input, input_len as usize)?;
                         cx.put(b, &data)?;
@@ -166,7 +166,7 @@ crate::exports! {
             }
             _ => {
                 if input_len > 0 {
-                    let b = cx.k.pool.alloc(&mut cx.m.mem, u64::from(input_len), Kind::NonPaged, u32::from_le_bytes(*b"IoSB"))?;
+                    let b = cx.k.pool.alloc(&mut cx.m.mem, u64::from(input_len), PoolKind::NonPaged, u32::from_le_bytes(*b"IoSB"))?;
                     let data = cx.bytes(input, input_len as usize)?;
                     cx.put(b, &data)?;
                     cx.w64(at + irp::SYSTEM_BUFFER, b)?;
@@ -202,7 +202,7 @@ crate::exports! {
         let here = cx.r64(at + irp::CURRENT_STACK)?;
         let copy = cx.bytes(here, stack::COMPLETION as usize)?;
         cx.put(here - stack::SIZE, &copy)?;
-        let event = cx.k.pool.alloc(&mut cx.m.mem, 24, Kind::NonPaged, u32::from_le_bytes(*b"IoEv"))?;
+        let event = cx.k.pool.alloc(&mut cx.m.mem, 24, PoolKind::NonPaged, u32::from_le_bytes(*b"IoEv"))?;
         cx.put(event, &[0; 24])?;
         cx.w64(event + 8, event + 8)?;
         cx.w64(event + 16, event + 8)?;
