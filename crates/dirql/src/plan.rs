@@ -1,0 +1,190 @@
+//! A lab as the kernel's plan: devices on a machine's bus, and the workload's steps.
+
+use std::collections::BTreeMap;
+
+use dirql_core::{Config, Locks as CoreLocks, Windows as CoreWindows};
+use dirql_devices::PropValue;
+use dirql_kernel::life::{Do, Expect, Plan, PlanDevice, Step as PlanStep, Wants};
+use dirql_machine::{Machine, MachineConfig, PciSlotConfig};
+
+use crate::lab::{Action, Delivery, DeviceLab, Interrupts, Lab, Locks, PowerTarget, SetTarget, Setting, Step, WaitFor, Windows};
+use crate::problem::InputError;
+
+/// The first GSI that PCI lines use: below it are the ISA interrupts.
+const FIRST_GSI: u32 = 16;
+/// How many PCI lines the board has, as chipsets do.
+const GSIS: u32 = 8;
+/// The handle an `open` without a name makes.
+const DEFAULT_HANDLE: &str = "default";
+/// Guest RAM a machine may use.
+const RAM: u64 = 1 << 30;
+
+/// A machine with the lab's devices on its bus, and the plan for its kernel.
+///
+/// # Errors
+/// A device's model refuses a property, or the bus has no room.
+pub(crate) fn plan(lab: &Lab) -> Result<(Machine, Plan), InputError> {
+    let mut machine =
+        Machine::new(MachineConfig { cpus: lab.machine.cpus as usize, ram: RAM, seed: lab.machine.seed });
+    let driven: Vec<&String> = lab.drivers.iter().flat_map(|d| &d.devices).collect();
+    let mut devices = vec![];
+    for (i, d) in lab.devices.iter().enumerate() {
+        let wrong = |message: String| InputError::new(lab.path.as_deref(), format!("device \"{}\": {message}", d.name), None);
+        let model = dirql_devices::build(&d.model, &properties(d)).map_err(|e| wrong(e.to_string()))?;
+        let gsi = d.gsi.unwrap_or(FIRST_GSI + i as u32 % GSIS);
+        let slot = PciSlotConfig { gsi: Some(gsi), ..PciSlotConfig::default() };
+        let id = machine.add_device(slot, model).map_err(|e| wrong(e.to_string()))?;
+        devices.push(PlanDevice {
+            name: d.name.clone(),
+            model: d.model.clone(),
+            machine: id,
+            wants: wants(d, gsi),
+            irqls: d.irql.clone(),
+            driven: driven.contains(&&d.name),
+        });
+    }
+    let mut steps = vec![];
+    let mut threads: BTreeMap<String, Vec<PlanStep>> = BTreeMap::new();
+    let first = devices.first().map(|d| d.name.clone()).unwrap_or_default();
+    let mut handle = DEFAULT_HANDLE.to_owned();
+    for (index, step) in lab.flat_steps().into_iter().enumerate() {
+        let converted = convert(step, index as u32, &first, &mut handle)?;
+        match &step.thread {
+            None => steps.push(converted),
+            Some(t) => threads.entry(t.clone()).or_default().push(converted),
+        }
+    }
+    Ok((machine, Plan { devices, steps, threads, manual: lab.manual_life }))
+}
+
+fn wants(d: &DeviceLab, gsi: u32) -> Wants {
+    let setting = |key: &str| d.registry.iter().find(|(k, _)| k.eq_ignore_ascii_case(key)).map(|(_, v)| v);
+    let number = |key: &str| match setting(key) {
+        Some(Setting::Number(n)) => Some(*n as u32),
+        Some(Setting::Bool(b)) => Some(u32::from(*b)),
+        _ => None,
+    };
+    let base = "Interrupt Management\\MessageSignaledInterruptProperties\\";
+    let limit = number(&format!("{base}MessageNumberLimit")).unwrap_or(u32::MAX).max(1);
+    // An explicit MSISupported = 0 leaves the device its line (spec 6.2).
+    let messages = number(&format!("{base}MSISupported")) != Some(0);
+    match d.interrupts {
+        Interrupts::None => Wants::None,
+        Interrupts::Line(_) => Wants::Line(gsi),
+        Interrupts::Msi(_) | Interrupts::Msix(_) if !messages => Wants::Line(gsi),
+        Interrupts::Msi(n) => Wants::Msi(n.min(limit)),
+        Interrupts::Msix(n) => Wants::Msix(n.min(limit)),
+    }
+}
+
+fn properties(d: &DeviceLab) -> BTreeMap<String, PropValue> {
+    let mut out = BTreeMap::new();
+    for (key, value) in &d.properties {
+        let value = match value {
+            Setting::Number(n) => PropValue::Int(*n),
+            Setting::Bool(b) => PropValue::Bool(*b),
+            Setting::Text(t) => PropValue::Text(t.clone()),
+            Setting::Numbers(_) | Setting::Texts(_) => continue,
+        };
+        out.insert(key.clone(), value);
+    }
+    out.insert("interrupts".into(), PropValue::Text(d.interrupts.to_string()));
+    if d.arrivals > 0 {
+        out.insert("arrivals".into(), PropValue::Int(u64::from(d.arrivals)));
+    }
+    out
+}
+
+/// The core's profile.
+pub(crate) fn profile(lab: &Lab) -> Config {
+    let m = &lab.machine;
+    // `delivery` is the machine's to honour; there is nothing of it in the core.
+    let (Delivery::Any | Delivery::Fixed) = m.delivery;
+    Config {
+        windows: match m.windows {
+            Windows::W2000 => CoreWindows::W2000,
+            Windows::Xp => CoreWindows::Xp,
+            Windows::W2003 => CoreWindows::W2003,
+            Windows::Vista => CoreWindows::Vista,
+            Windows::W7 => CoreWindows::W7,
+            Windows::W8 => CoreWindows::W8,
+            Windows::W81 => CoreWindows::W8_1,
+            Windows::W10 => CoreWindows::W10,
+            Windows::W11 => CoreWindows::W11,
+        },
+        locks: match m.locks {
+            Locks::PerMessage => CoreLocks::PerMessage,
+            Locks::PerSet => CoreLocks::PerSet,
+        },
+        alternative_status: m.alternative_status,
+        pdo_bugcheck: m.pdo_bugcheck,
+        ..Config::default()
+    }
+}
+
+/// The build number drivers are told.
+pub(crate) fn build_number(w: Windows) -> u32 {
+    match w {
+        Windows::W2000 => 2195,
+        Windows::Xp => 2600,
+        Windows::W2003 => 3790,
+        Windows::Vista => 6002,
+        Windows::W7 => 7601,
+        Windows::W8 => 9200,
+        Windows::W81 => 9600,
+        Windows::W10 => 19045,
+        Windows::W11 => 22631,
+    }
+}
+
+fn convert(step: &Step, index: u32, first: &str, last: &mut String) -> Result<PlanStep, InputError> {
+    let device = |d: &Option<String>| d.clone().unwrap_or_else(|| first.to_owned());
+    let handle = |h: &Option<String>| h.clone().unwrap_or_else(|| last.clone());
+    let action = match &step.action {
+        Action::Open { name, handle } => {
+            let handle = handle.clone().unwrap_or_else(|| DEFAULT_HANDLE.to_owned());
+            last.clone_from(&handle);
+            Do::Open { name: name.clone(), handle }
+        }
+        Action::Close { handle: h } => Do::Close { handle: handle(h) },
+        Action::Ioctl { internal, handle: h, code, input, output_length, request } => Do::Ioctl {
+            handle: handle(h),
+            internal: *internal,
+            code: *code,
+            input: input.clone(),
+            output: *output_length,
+            request: request.clone(),
+        },
+        Action::Read { handle: h, length, offset, request } => {
+            Do::Read { handle: handle(h), length: *length, offset: *offset, request: request.clone() }
+        }
+        Action::Write { handle: h, input, offset, request } => {
+            Do::Write { handle: handle(h), data: input.clone(), offset: *offset, request: request.clone() }
+        }
+        Action::Cancel { request } => Do::Cancel(request.clone()),
+        Action::Wait(WaitFor::Request(r)) => Do::WaitRequest(r.clone()),
+        Action::Wait(WaitFor::Thread(t)) => Do::WaitThread(t.clone()),
+        Action::Wait(WaitFor::Time(ns)) => Do::Delay(*ns),
+        Action::Pnp { device: d, minor, .. } => Do::Pnp { device: device(d), minor: *minor as u8 },
+        Action::Power { device: d, target: PowerTarget::Device(state) } => {
+            Do::Power { device: device(d), state: *state as u8 }
+        }
+        Action::Raise { device: d, source } => Do::Raise { device: device(d), source: *source },
+        Action::Set(SetTarget::Register { device, register, value: Setting::Number(value) }) => {
+            Do::Set { device: device.clone(), register: register.clone(), value: *value }
+        }
+        Action::Remove { device: d } => Do::Pnp { device: device(d), minor: 2 },
+        Action::SurpriseRemove { device: d } => Do::Pnp { device: device(d), minor: 0x17 },
+        other => {
+            // The lab's own list of what is lacking refuses these before a run begins.
+            return Err(InputError::new(None, format!("step {index}: `{}` cannot be run", other.verb()), None));
+        }
+    };
+    let e = &step.expect;
+    Ok(PlanStep {
+        index,
+        what: step.action.to_string(),
+        action,
+        expect: Expect { status: e.status, output: e.output.clone(), within: e.within, information: e.information },
+    })
+}
