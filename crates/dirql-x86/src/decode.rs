@@ -253,7 +253,7 @@ pub(crate) fn lower(i: &Instruction) -> Lowered {
     }
     let ends = i.flow_control() != FlowControl::Next;
     let vex = i.encoding() != EncodingKind::Legacy;
-    if vex && (vector || strange) || strange || i.is_jcc_short_or_near() && op.size == 2 {
+    if strange || vex && vector || i.is_jcc_short_or_near() && op.size == 2 {
         op.k = K::Lacks;
     } else if string_kind(m)
         || m == M::Movsd && !vector && i.op_count() == 2 && op.a == Opd::None

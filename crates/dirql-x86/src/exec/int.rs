@@ -604,7 +604,7 @@ impl Cpu {
     fn compare_exchange_pair(&mut self, env: &mut Env<'_>, op: &Op) -> R<()> {
         let at = self.ea(op);
         let half: u8 = if op.mn == M::Cmpxchg16b { 8 } else { 4 };
-        if half == 8 && at % 16 != 0 {
+        if half == 8 && !at.is_multiple_of(16) {
             return self.raise(Exception::GeneralProtection(0));
         }
         self.probe_write(env, at, usize::from(half) * 2)?;

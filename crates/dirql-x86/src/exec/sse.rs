@@ -118,8 +118,8 @@ fn packed(m: M, a: u128, b: u128, imm: u64) -> Option<u128> {
         M::Pcmpgtd => lanes(a, b, 32, |x, y| flag(sx(x, 32) > sx(y, 32))),
         M::Pmullw => lanes(a, b, 16, u64::wrapping_mul),
         M::Pmulld => lanes(a, b, 32, u64::wrapping_mul),
-        M::Pmulhw => lanes(a, b, 16, |x, y| (sx(x, 16) * sx(y, 16) >> 16) as u64),
-        M::Pmulhuw => lanes(a, b, 16, |x, y| x * y >> 16),
+        M::Pmulhw => lanes(a, b, 16, |x, y| ((sx(x, 16) * sx(y, 16)) >> 16) as u64),
+        M::Pmulhuw => lanes(a, b, 16, |x, y| (x * y) >> 16),
         M::Pmuludq => lanes(a, b, 64, |x, y| (x & 0xffff_ffff) * (y & 0xffff_ffff)),
         M::Pmaddwd => lanes(a, b, 32, |x, y| {
             (sx(x & 0xffff, 16) * sx(y & 0xffff, 16) + sx(x >> 16, 16) * sx(y >> 16, 16)) as u64
@@ -199,7 +199,7 @@ impl Cpu {
             Opd::Xmm(_) => Ok(self.xmm(opd)),
             Opd::Mem if size == 16 => {
                 let at = self.ea(op);
-                if aligned && at % 16 != 0 {
+                if aligned && !at.is_multiple_of(16) {
                     return self.raise(Exception::GeneralProtection(0));
                 }
                 Ok(u128::from_le_bytes(self.load(env, at)?))
@@ -210,7 +210,7 @@ impl Cpu {
 
     fn store_vector(&mut self, env: &mut Env<'_>, op: &Op, v: u128, aligned: bool) -> R<()> {
         let at = self.ea(op);
-        if aligned && at % 16 != 0 {
+        if aligned && !at.is_multiple_of(16) {
             return self.raise(Exception::GeneralProtection(0));
         }
         self.store(env, at, v.to_le_bytes())

@@ -221,7 +221,7 @@ impl Cpu {
 
     fn fx_area(&mut self, op: &Op) -> R<u64> {
         let at = self.ea(op);
-        if at % 16 != 0 { self.raise(Exception::GeneralProtection(0)) } else { Ok(at) }
+        if !at.is_multiple_of(16) { self.raise(Exception::GeneralProtection(0)) } else { Ok(at) }
     }
 
     /// The 512-byte area: x87 part as after `fninit`, MXCSR and its mask, xmm0 to xmm15 (SDM volume 1, 10.5).
