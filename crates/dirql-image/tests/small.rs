@@ -32,7 +32,8 @@ fn headers_and_sections() {
 #[test]
 fn imports_and_exports() {
     let image = small();
-    let imports: Vec<_> = image.imports.iter().map(|i| (i.module.as_str(), i.symbol.to_string(), i.iat_rva)).collect();
+    let imports: Vec<_> =
+        image.imports.iter().map(|i| (i.module.as_str(), i.symbol.to_string(), i.iat_rva)).collect();
     assert_eq!(
         imports,
         [
