@@ -3,11 +3,16 @@
 //!
 //! * [`layout`]: offsets and sizes, compared with the C compiler's in the tests.
 //! * [`status`], [`bugcheck`]: values and names both ways.
+//! * [`cm`]: resource lists, raw and translated, and resource requirements.
+//! * [`io`]: function codes, I/O control codes, flag bits. [`guid`]: GUIDs.
 //!
 //! Nothing here knows guest memory, the kernel or the machine; structures are read from and written to byte slices.
 //! 32-bit layouts are left out: dirql runs x64 drivers.
 
 pub mod bugcheck;
+pub mod cm;
+pub mod guid;
+pub mod io;
 pub mod layout;
 pub mod status;
 

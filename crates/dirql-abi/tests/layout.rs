@@ -1,4 +1,5 @@
 //! The layout constants against what the C compiler says: its recorded answer always, a fresh one where mingw is installed.
+#![expect(clippy::print_stderr, reason = "a skipped check must say so")]
 
 use dirql_abi::layout::{structure, structures};
 use std::{path::Path, process::Command};
