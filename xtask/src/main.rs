@@ -1,3 +1,50 @@
-//! Chores of the workspace.
+//! Chores of the workspace: `cargo xtask <chore>`. Each module is one chore and says what it does.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command's output")]
 
-fn main() {}
+mod drivers;
+mod run;
+mod test;
+mod tidy;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+usage: cargo xtask <chore>
+
+  test               everything that must hold: sets up, then format, lints, tidy, drivers, tests, packaging
+  drivers            build the sample drivers of drivers/ with mingw-w64 and put them beside their labs
+  drivers --check    build them elsewhere and compare with the committed ones, byte for byte
+  tidy               the house rules that no compiler checks
+";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let root = root();
+    let done = match args.as_slice() {
+        ["test"] => test::test(&root),
+        ["drivers"] => drivers::build(&root),
+        ["drivers", "--check"] => drivers::check(&root),
+        ["tidy"] => tidy::tidy(&root),
+        [] | ["help" | "--help" | "-h"] => {
+            print!("{USAGE}");
+            Ok(())
+        }
+        _ => Err(format!("no such chore: {}\n\n{USAGE}", args.join(" "))),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("xtask: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The workspace's root: this crate's parent folder.
+fn root() -> PathBuf {
+    let mut root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    root.pop();
+    root
+}

@@ -1,0 +1,160 @@
+//! `cargo xtask drivers`: the sample drivers, from C to .sys, with mingw-w64.
+//!
+//! The .sys files are committed, so that nobody needs a C compiler to use or test dirql. The same compiler makes the
+//! same bytes: `--check` proves that the committed files come from the committed sources. `drivers/TOOLCHAIN` names
+//! that compiler.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::run;
+
+const CC: &str = "x86_64-w64-mingw32-gcc";
+const LD: &str = "x86_64-w64-mingw32-ld";
+
+/// What to do where there is no mingw-w64.
+pub(crate) const INSTALL: &str = "install mingw-w64 for x86-64 (Debian and Ubuntu: apt-get install gcc-mingw-w64-x86-64; \
+     Fedora: dnf install mingw64-gcc; macOS: brew install mingw-w64)";
+
+/// The flags of every driver. No C runtime, an entry point of our own, relocatable, and nothing in the file that
+/// depends on the day or the place of the build. `-gdwarf-4 -g1`: functions and lines, which findings show.
+const FLAGS: &[&str] = &[
+    "-std=gnu11",
+    "-O2",
+    "-Wall",
+    "-Wextra",
+    "-Wno-unknown-pragmas",
+    "-Wno-cast-function-type",
+    "-Werror",
+    "-ffreestanding",
+    "-mno-stack-arg-probe",
+    "-gdwarf-4",
+    "-g1",
+    "-Icommon",
+    "-Iinclude",
+    "-nostdlib",
+    "-Wl,--subsystem,native",
+    "-Wl,--entry,DriverEntry",
+    "-Wl,--image-base,0x140000000",
+    "-Wl,--dynamicbase",
+    "-Wl,--nxcompat",
+    "-Wl,--no-insert-timestamp",
+    "-Wl,--build-id=none",
+];
+
+/// A driver's name (its .sys file without the ending, from `drivers/`) and sources.
+struct Driver {
+    name: &'static str,
+    sources: &'static [&'static str],
+}
+
+const FDO: &str = "common/fdo.c";
+
+const DRIVERS: &[Driver] = &[
+    Driver { name: "edu", sources: &["edu/edu.c", FDO] },
+    Driver { name: "legacy", sources: &["legacy/legacy.c", FDO] },
+    Driver { name: "pulse", sources: &["pulse/pulse.c", FDO] },
+    Driver { name: "shared", sources: &["shared/shared.c", FDO] },
+    Driver { name: "tests/bugcheck", sources: &["tests/bugcheck.c", FDO] },
+    Driver { name: "tests/entryfail", sources: &["tests/entryfail.c"] },
+    Driver { name: "tests/forever", sources: &["tests/forever.c", FDO] },
+    Driver { name: "tests/leak", sources: &["tests/leak.c", FDO] },
+    Driver { name: "tests/missing", sources: &["tests/missing.c"] },
+    Driver { name: "tests/nullderef", sources: &["tests/nullderef.c", FDO] },
+];
+
+/// The compiler and linker at hand, as `drivers/TOOLCHAIN` records them; `None` when there is none.
+pub(crate) fn toolchain(root: &Path) -> Option<String> {
+    let first = |program| {
+        let text = run::output(root, program, &["--version"])?;
+        Some(text.lines().next()?.trim().to_owned())
+    };
+    Some(format!("{}\n{}\n", first(CC)?, first(LD)?))
+}
+
+/// Builds every driver into `drivers/` and records the compiler.
+pub(crate) fn build(root: &Path) -> Result<(), String> {
+    let toolchain = toolchain(root).ok_or_else(|| format!("no {CC}: {INSTALL}"))?;
+    let drivers = root.join("drivers");
+    for driver in DRIVERS {
+        // Through target/: the linker marks its output executable, which these are not, here.
+        let built = built(root, driver)?;
+        compile(&drivers, driver, &built)?;
+        let to = committed(&drivers, driver);
+        fs::write(&to, read(&built)?).map_err(|error| format!("{}: {error}", to.display()))?;
+        println!("drivers/{}.sys", driver.name);
+    }
+    let record = drivers.join("TOOLCHAIN");
+    fs::write(&record, toolchain).map_err(|error| format!("{}: {error}", record.display()))
+}
+
+/// Builds every driver into `target/drivers/` and compares the bytes with the committed ones, when the compiler is the
+/// recorded one. With another only that they build is checked, and said.
+pub(crate) fn check(root: &Path) -> Result<(), String> {
+    let toolchain = toolchain(root).ok_or_else(|| format!("no {CC}: {INSTALL}"))?;
+    let drivers = root.join("drivers");
+    let recorded = read(&drivers.join("TOOLCHAIN"))?;
+    let same = recorded == toolchain.as_bytes();
+    let mut differing = Vec::new();
+    for driver in DRIVERS {
+        let built = built(root, driver)?;
+        compile(&drivers, driver, &built)?;
+        if same && read(&built)? != read(&committed(&drivers, driver))? {
+            differing.push(driver.name);
+        }
+    }
+    let count = DRIVERS.len();
+    if !differing.is_empty() {
+        return Err(format!(
+            "the committed .sys is not what its source makes: {}; run `cargo xtask drivers` and commit the result",
+            differing.join(", ")
+        ));
+    }
+    if same {
+        println!("drivers: {count} built, each byte for byte the committed one");
+    } else {
+        println!(
+            "drivers: {count} built; NOT compared with the committed ones, which another compiler made\n  here:     {}\n  recorded: {}",
+            toolchain.trim().replace('\n', " / "),
+            String::from_utf8_lossy(&recorded).trim().replace('\n', " / ")
+        );
+    }
+    Ok(())
+}
+
+/// Where a driver is built, its folder made.
+fn built(root: &Path, driver: &Driver) -> Result<PathBuf, String> {
+    let path = root.join("target").join("drivers").join(format!("{}.sys", driver.name));
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    }
+    Ok(path)
+}
+
+fn committed(drivers: &Path, driver: &Driver) -> PathBuf {
+    drivers.join(format!("{}.sys", driver.name))
+}
+
+fn compile(drivers: &Path, driver: &Driver, to: &Path) -> Result<(), String> {
+    // The compiler's working directory would be written into the debug information.
+    let map = format!("-ffile-prefix-map={}=drivers", drivers.display());
+    let output = std::process::Command::new(CC)
+        .args(FLAGS)
+        .arg(map)
+        .arg("-o")
+        .arg(to)
+        .args(driver.sources)
+        .args(["-lntoskrnl", "-lhal"])
+        .current_dir(drivers)
+        .output()
+        .map_err(|error| format!("{CC} could not be started: {error}"))?;
+    if output.status.success() {
+        Ok(())
+    } else {
+        Err(format!("{} does not build:\n{}", driver.name, String::from_utf8_lossy(&output.stderr)))
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, String> {
+    fs::read(path).map_err(|error| format!("{}: {error}", path.display()))
+}
