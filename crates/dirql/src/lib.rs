@@ -1,1 +1,13 @@
-//! A laboratory for the interrupt code of Windows drivers
+//! A laboratory for the interrupt code of Windows drivers.
+//!
+//! The facade: what a program needs to describe a lab, run a driver in it, and tell what happened. It prints
+//! nothing and reads no clock; `dirql-cli` does.
+
+pub mod file;
+pub mod lab;
+pub mod models;
+pub mod problem;
+pub mod status;
+
+pub use lab::Lab;
+pub use problem::InputError;
