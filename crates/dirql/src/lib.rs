@@ -7,7 +7,11 @@ pub mod file;
 pub mod lab;
 pub mod models;
 pub mod problem;
+pub mod report;
+mod run;
 pub mod status;
 
 pub use lab::Lab;
 pub use problem::InputError;
+pub use report::{Finding, RunReport, Verdict};
+pub use run::{ExportLine, ImportLine, InspectReport, RunOptions, exports, inspect, run};
