@@ -1,0 +1,202 @@
+//! What a run came to: one model, several faces.
+
+mod story;
+mod text;
+mod trace;
+
+use serde::Serialize;
+
+pub use story::{Connection, IrpLine, RunStory, StepLine, VectorCount};
+pub use trace::trace_line;
+
+use crate::lab::{Checks, Level};
+use crate::problem::InputError;
+
+/// How a command ended. The four kinds of failure are never mixed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// Nothing wrong. Exit code 0.
+    Ok,
+    /// The driver failed, or there are findings. Exit code 1.
+    Finding,
+    /// The command, lab or image is bad. Exit code 2.
+    Input,
+    /// The driver or lab needs something dirql lacks. Exit code 3.
+    Missing,
+    /// A bug in dirql. Exit code 4.
+    Internal,
+}
+
+impl Verdict {
+    /// The exit code of a command that ends so.
+    #[must_use]
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Self::Ok => 0,
+            Self::Finding => 1,
+            Self::Input => 2,
+            Self::Missing => 3,
+            Self::Internal => 4,
+        }
+    }
+}
+
+/// A place that a finding points to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Place {
+    /// `outer`, `inner` or `at`.
+    pub role: String,
+    /// The image.
+    pub image: Option<String>,
+    /// The address, relative to the image's base.
+    pub rva: Option<u64>,
+    /// The function.
+    pub function: Option<String>,
+    /// The source file.
+    pub file: Option<String>,
+    /// The line in it.
+    pub line: Option<u32>,
+    /// The processor.
+    pub cpu: Option<u32>,
+    /// The IRQL.
+    pub irql: Option<u8>,
+    /// `thread`, `isr` or `dpc`, with what tells it apart.
+    pub context: Option<String>,
+    /// Return addresses, innermost first.
+    pub stack: Vec<String>,
+}
+
+/// Something wrong, or worth telling.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Finding {
+    /// The rule's id, `bugcheck`, `check.NAME`, `step`, `missing`, `input` or `internal`.
+    pub rule: String,
+    /// How serious.
+    pub level: Level,
+    /// What happened, in words.
+    pub message: String,
+    /// Where.
+    pub places: Vec<Place>,
+    /// The choices that differ from the default policy.
+    pub deviations: Vec<String>,
+    /// The command that replays it, if the run can be replayed.
+    pub replay: Option<String>,
+}
+
+impl Finding {
+    /// A finding without places.
+    #[must_use]
+    pub fn new(rule: &str, message: impl Into<String>) -> Self {
+        Self {
+            rule: rule.into(),
+            level: Level::Finding,
+            message: message.into(),
+            places: Vec::new(),
+            deviations: Vec::new(),
+            replay: None,
+        }
+    }
+}
+
+/// Figures of a run.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Stats {
+    /// Instructions retired by all processors.
+    pub instructions: u64,
+    /// Virtual nanoseconds.
+    pub virtual_ns: u64,
+    /// Events.
+    pub events: u64,
+    /// The counters that a `[check]` may bound, by name.
+    pub counters: std::collections::BTreeMap<&'static str, u64>,
+}
+
+/// The report of a run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RunReport {
+    /// How it ended.
+    pub verdict: Verdict,
+    /// What is wrong.
+    pub findings: Vec<Finding>,
+    /// Figures.
+    pub stats: Stats,
+    /// What happened.
+    pub story: RunStory,
+    /// Every event, in order, if the run was traced.
+    pub events: Vec<dirql_event::Event>,
+}
+
+impl RunReport {
+    /// Folds the events of a run into a report, and judges them by the lab's checks. `findings` and `verdict`
+    /// are what the run itself says; bug checks, steps and counters are judged here.
+    #[must_use]
+    pub fn from_events(
+        events: &[dirql_event::Event],
+        instructions: u64,
+        checks: &Checks,
+        mut findings: Vec<Finding>,
+        verdict: Verdict,
+    ) -> Self {
+        let story = RunStory::fold(events);
+        let counters = story.counters();
+        findings.extend(story.findings());
+        // What a run that stopped early counts says nothing about the driver.
+        if verdict == Verdict::Ok || verdict == Verdict::Finding {
+            for (name, bound) in &checks.counters {
+                let value = counters.get(name.as_str()).copied().unwrap_or(0);
+                if value < bound.low || value > bound.high {
+                    let wanted = match (bound.low, bound.high) {
+                        (low, high) if low == high => format!("{low}"),
+                        (low, u64::MAX) => format!("at least {low}"),
+                        (0, high) => format!("at most {high}"),
+                        (low, high) => format!("{low} to {high}"),
+                    };
+                    let message = format!("counter `{name}` is {value}, the lab wants {wanted}");
+                    findings.push(Finding::new(&format!("check.{name}"), message));
+                }
+            }
+        }
+        let wrong = findings.iter().any(|f| f.level == Level::Finding);
+        let verdict = if verdict == Verdict::Ok && wrong { Verdict::Finding } else { verdict };
+        let virtual_ns = events.last().map_or(0, |e| e.at);
+        let stats = Stats { instructions, virtual_ns, events: events.len() as u64, counters };
+        Self { verdict, findings, stats, story, events: Vec::new() }
+    }
+
+    /// A report of a run that did not come about.
+    #[must_use]
+    pub fn failed(verdict: Verdict, rule: &str, message: impl Into<String>) -> Self {
+        Self {
+            verdict,
+            findings: vec![Finding::new(rule, message)],
+            stats: Stats::default(),
+            story: RunStory::default(),
+            events: Vec::new(),
+        }
+    }
+
+    /// The report as one JSON object.
+    #[must_use]
+    pub fn to_json(&self) -> serde_json::Value {
+        serde_json::json!({
+            "dirql": env!("CARGO_PKG_VERSION"),
+            "verdict": self.verdict,
+            "findings": self.findings,
+            "stats": self.stats,
+            "story": self.story,
+        })
+    }
+
+    /// The report as text, with ANSI styles if `colour`.
+    #[must_use]
+    pub fn to_text(&self, colour: bool) -> String {
+        text::render(self, colour)
+    }
+}
+
+impl From<InputError> for RunReport {
+    fn from(error: InputError) -> Self {
+        Self::failed(Verdict::Input, "input", error.to_string())
+    }
+}
