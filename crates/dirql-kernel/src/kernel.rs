@@ -67,6 +67,8 @@ pub struct Kernel {
     pub threads: BTreeMap<u32, Thread>,
     /// Ready threads by priority, each a queue; index 31 runs first.
     pub ready: Vec<VecDeque<u32>>,
+    /// Threads that wait, in the order they began to.
+    pub waiters: Vec<u32>,
     /// Number of the next thread.
     pub next_thread: u32,
     /// Guest modules: the kernel's own export range and the drivers.

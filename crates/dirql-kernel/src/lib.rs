@@ -4,8 +4,11 @@
 //! driver waits in is data ([`context`]), so the whole system is `Clone`.
 
 pub mod context;
+pub mod boot;
+mod bus;
 pub mod cx;
 mod exports;
+mod dispatcher;
 pub mod interrupt;
 pub mod io;
 pub mod kernel;
@@ -18,4 +21,6 @@ mod sched;
 pub mod stop;
 pub mod system;
 pub mod then;
+mod timer;
+mod printf;
 pub mod thread;

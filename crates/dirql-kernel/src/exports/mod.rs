@@ -4,7 +4,11 @@ pub(crate) mod ex;
 pub(crate) mod hal;
 pub(crate) mod interrupt;
 pub(crate) mod io;
+pub(crate) mod data;
+pub(crate) mod io_irp;
 pub(crate) mod ke;
+pub(crate) mod ke_dpc;
+pub(crate) mod ke_lock;
 pub(crate) mod mm;
 pub(crate) mod ob;
 pub(crate) mod po;
@@ -25,7 +29,10 @@ pub(crate) const FAMILIES: &[&[Export]] = &[
     hal::EXPORTS,
     interrupt::EXPORTS,
     io::EXPORTS,
+    io_irp::EXPORTS,
     ke::EXPORTS,
+    ke_dpc::EXPORTS,
+    ke_lock::EXPORTS,
     mm::EXPORTS,
     ob::EXPORTS,
     po::EXPORTS,
