@@ -15,6 +15,7 @@ pub mod kernel;
 pub mod life;
 pub mod loader;
 pub mod pool;
+mod printf;
 pub mod registry;
 mod sched;
 pub mod stop;
