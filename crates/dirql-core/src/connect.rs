@@ -718,7 +718,6 @@ impl<R: Copy, P: Copy + Ord> Core<R, P> {
 
 /// Each object's public pointer and lock, and the pointer the caller receives. `owned` lists what was allocated,
 /// also when the answer is `None`.
-#[expect(clippy::type_complexity, reason = "two pointers an object and one more")]
 fn allocate<R, P: Copy>(
     common: &Common<P>,
     plans: &[Plan<R, P>],
