@@ -196,8 +196,15 @@ impl Dispatch {
 }
 
 impl<R: Copy, P: Copy + Ord> Core<R, P> {
-    /// Begins dispatching `vector`, accepted by `cpu` at `current`, which is below the vector's class.
-    pub fn begin(&mut self, cpu: CpuId, vector: u8, current: Irql) -> (Dispatch, Step<R, P>) {
+    /// Begins dispatching `vector`, accepted by `cpu` at `current`, which is below the vector's class. Every entry
+    /// into a dispatch takes the ports; this one opens and closes nothing.
+    pub fn begin(
+        &mut self,
+        cpu: CpuId,
+        vector: u8,
+        current: Irql,
+        _ports: &mut impl Ports<P>,
+    ) -> (Dispatch, Step<R, P>) {
         let class = Irql::of_vector(vector);
         let mut here = self.chain_on(cpu, vector);
         let head = here.next();
