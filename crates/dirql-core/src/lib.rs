@@ -31,7 +31,9 @@ pub use affinity::{Affinity, Topology};
 pub use connect::{ConnectRequest, Connected, ConnectedKind, Device, LegacyRequest, TableEntry, version};
 pub use disconnect::{Confusion, ContextFault, DisconnectOutcome};
 pub use dispatch::{Dispatch, Input, IsrCall, LockKind, Step};
-pub use dpc::{DpcInsert, DpcQueues, DpcRecord, Drain, FlushTicket, Importance, InsertOutcome};
+pub use dpc::{
+    DpcInsert, DpcQueues, DpcRecord, Drain, FlushTicket, Importance, InsertOutcome, MAX_DEPTH, MIN_RATE,
+};
 pub use error::{BugCheck, ConnectError, ConnectFailure, Note, Param, Refusal, status, stop};
 pub use ids::{CpuId, ObjectId, SetId};
 pub use interrupt::{

@@ -1,8 +1,10 @@
 //! The arbiter: which vectors, levels and processors interrupts get (spec 6.3).
 
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec;
 use alloc::vec::Vec;
 
-use crate::{Affinity, Assigned, Irql, Mode, Polarity, Topology};
+use crate::{Affinity, Assigned, AssignedKind, Irql, Mode, Polarity, Share, Topology};
 
 /// IRQ_PRIORITY.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -86,26 +88,213 @@ pub enum ArbiterError {
     NoMessages,
 }
 
+/// A GSI that has a vector.
+#[derive(Clone, Copy, Debug)]
+struct Line {
+    assigned: Assigned,
+    users: u32,
+}
+
 /// Hands out vectors. Deterministic: the same requests in the same order get the same answers.
+///
+/// A vector belongs to one source on every processor, so the whole machine has 159 of them.
 #[derive(Clone, Debug)]
 pub struct Arbiter {
     topology: Topology,
+    used: BTreeSet<u8>,
+    lines: BTreeMap<u32, Line>,
 }
+
+/// Corrected machine check interrupts sit here.
+const CMCI_VECTOR: u8 = 0x35;
+/// Messages a multi-message MSI block has at most (spec D-14).
+const MSI_BLOCK: u32 = 16;
+/// Messages one function has at most.
+const MSIX_MESSAGES: u32 = 2048;
 
 impl Arbiter {
     /// An arbiter with every device vector free.
     pub fn new(topology: Topology) -> Arbiter {
-        Arbiter { topology }
+        Arbiter { topology, used: BTreeSet::new(), lines: BTreeMap::new() }
     }
 
     /// Assigns. Fewer messages than asked for is a success: MSI gives all or one, MSI-X as many as are free
     /// (spec D-13).
+    ///
+    /// # Errors
+    ///
+    /// See [`ArbiterError`]; nothing is taken then.
     pub fn assign(&mut self, request: &ArbiterRequest) -> Result<Vec<Assigned>, ArbiterError> {
-        todo!()
+        let count = match request.kind {
+            ArbiterKind::Line { .. } => 1,
+            ArbiterKind::Msi { count } | ArbiterKind::Msix { count } => count,
+        };
+        if count == 0 {
+            return Err(ArbiterError::NoMessages);
+        }
+        if let Some(&bad) = request.irqls.iter().find(|irql| !irql.is_device()) {
+            return Err(ArbiterError::NotADeviceIrql(bad));
+        }
+        if request.irqls.len() > 1 && u32::try_from(request.irqls.len()) != Ok(count) {
+            return Err(ArbiterError::LevelCount);
+        }
+        match request.kind {
+            ArbiterKind::Line { gsi, mode, polarity } => self.line(request, gsi, mode, polarity),
+            ArbiterKind::Msi { count } => self.msi(request, count),
+            ArbiterKind::Msix { count } => self.msix(request, count.min(MSIX_MESSAGES)),
+        }
     }
 
     /// Takes back what [`Arbiter::assign`] gave. A line's vector is free when its last device returned it.
     pub fn release(&mut self, assigned: &[Assigned]) {
-        todo!()
+        for one in assigned {
+            match one.kind {
+                AssignedKind::Message { .. } => {
+                    self.used.remove(&one.vector);
+                }
+                AssignedKind::Line { gsi } => {
+                    let Some(line) = self.lines.get_mut(&gsi) else { continue };
+                    line.users = line.users.saturating_sub(1);
+                    if line.users == 0 {
+                        self.used.remove(&line.assigned.vector);
+                        self.lines.remove(&gsi);
+                    }
+                }
+            }
+        }
+    }
+
+    fn line(
+        &mut self,
+        request: &ArbiterRequest,
+        gsi: u32,
+        mode: Mode,
+        polarity: Polarity,
+    ) -> Result<Vec<Assigned>, ArbiterError> {
+        let wanted = request.irqls.first().copied();
+        if let Some(line) = self.lines.get_mut(&gsi) {
+            if line.assigned.mode != mode || line.assigned.polarity != polarity {
+                return Err(ArbiterError::LineConflict);
+            }
+            if wanted.is_some_and(|irql| irql != line.assigned.irql) {
+                return Err(ArbiterError::LevelConflict);
+            }
+            line.users += 1;
+            return Ok(vec![line.assigned]);
+        }
+        let vector = self.free_vector(request.priority, wanted).ok_or(ArbiterError::NoVector)?;
+        let assigned = Assigned {
+            kind: AssignedKind::Line { gsi },
+            vector,
+            irql: Irql::of_vector(vector),
+            affinity: self.affinity(request.policy, None),
+            mode,
+            polarity,
+            share: Share::Shared,
+        };
+        self.used.insert(vector);
+        self.lines.insert(gsi, Line { assigned, users: 1 });
+        Ok(vec![assigned])
+    }
+
+    fn msi(&mut self, request: &ArbiterRequest, count: u32) -> Result<Vec<Assigned>, ArbiterError> {
+        // One block sits in one class, so all its messages have one level.
+        let wanted = request.irqls.first().copied();
+        if request.irqls.iter().any(|&irql| Some(irql) != wanted) {
+            return Err(ArbiterError::LevelConflict);
+        }
+        let size = 1u32 << count.min(MSI_BLOCK).ilog2();
+        let (base, size) = match self.free_block(request.priority, wanted, size) {
+            Some(base) => (base, size),
+            None => (self.free_vector(request.priority, wanted).ok_or(ArbiterError::NoVector)?, 1),
+        };
+        let affinity = self.affinity(request.policy, None);
+        let messages = (base..).zip(0..size).map(|(vector, index)| message(index, vector, affinity));
+        let messages: Vec<Assigned> = messages.collect();
+        self.used.extend(messages.iter().map(|one| one.vector));
+        Ok(messages)
+    }
+
+    fn msix(&mut self, request: &ArbiterRequest, count: u32) -> Result<Vec<Assigned>, ArbiterError> {
+        let mut messages = Vec::new();
+        for index in 0..count {
+            let wanted = match request.irqls.as_slice() {
+                [one] => Some(*one),
+                many => many.get(index as usize).copied(),
+            };
+            let Some(vector) = self.free_vector(request.priority, wanted) else { break };
+            self.used.insert(vector);
+            messages.push(message(index, vector, self.affinity(request.policy, Some(index))));
+        }
+        if messages.is_empty() { Err(ArbiterError::NoVector) } else { Ok(messages) }
+    }
+
+    /// The levels to try, best first: from the priority's start downward, then upward.
+    fn levels(priority: Priority, wanted: Option<Irql>) -> Vec<Irql> {
+        if let Some(irql) = wanted {
+            return vec![irql];
+        }
+        let start = match priority {
+            Priority::High => 11,
+            Priority::Normal => 9,
+            Priority::Low => 5,
+        };
+        let (low, high) = (Irql::DEVICE_LOW.0, Irql::DEVICE_HIGH.0);
+        (low..=start).rev().chain(start + 1..=high).map(Irql).collect()
+    }
+
+    fn is_free(&self, vector: u8) -> bool {
+        vector != CMCI_VECTOR && !self.used.contains(&vector)
+    }
+
+    /// Slot 0 of every level first, then slot 1: neighbours in a request get different levels.
+    fn free_vector(&self, priority: Priority, wanted: Option<Irql>) -> Option<u8> {
+        let levels = Self::levels(priority, wanted);
+        (0..16u8)
+            .flat_map(|slot| levels.iter().map(move |level| level.0 << 4 | slot))
+            .find(|&vector| self.is_free(vector))
+    }
+
+    /// An aligned block inside one level. `size` is a power of two, at most 16.
+    fn free_block(&self, priority: Priority, wanted: Option<Irql>, size: u32) -> Option<u8> {
+        let size = u8::try_from(size).ok()?;
+        let levels = Self::levels(priority, wanted);
+        (0..16u8)
+            .step_by(size.into())
+            .flat_map(|slot| levels.iter().map(move |level| level.0 << 4 | slot))
+            .find(|&base| (0..size).all(|i| self.is_free(base + i)))
+    }
+
+    /// The processors of an interrupt; `message` is its number when each message may differ.
+    fn affinity(&self, policy: Policy, message: Option<u32>) -> Affinity {
+        let all = Affinity { group: 0, mask: self.topology.active(0) };
+        let nth = |n: u32| {
+            let bit = (0..64).filter(|bit| all.mask >> bit & 1 == 1).nth(n as usize);
+            bit.map_or(all, |bit| Affinity { group: 0, mask: 1 << bit })
+        };
+        match policy {
+            Policy::AllProcessors | Policy::AllClose => all,
+            Policy::OneClose => nth(0),
+            Policy::Specified(wanted) => {
+                let mask = wanted.mask & self.topology.active(wanted.group);
+                if mask == 0 { all } else { Affinity { group: wanted.group, mask } }
+            }
+            Policy::SpreadMessages => match message {
+                Some(index) => nth(index % all.mask.count_ones().max(1)),
+                None => all,
+            },
+        }
+    }
+}
+
+fn message(index: u32, vector: u8, affinity: Affinity) -> Assigned {
+    Assigned {
+        kind: AssignedKind::Message { index, entry: index },
+        vector,
+        irql: Irql::of_vector(vector),
+        affinity,
+        mode: Mode::Latched,
+        polarity: Polarity::ActiveHigh,
+        share: Share::DeviceExclusive,
     }
 }
