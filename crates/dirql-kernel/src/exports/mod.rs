@@ -1,12 +1,16 @@
 //! The exports of `ntoskrnl.exe` and `hal.dll`, a file per topic, each with its `EXPORTS` table.
 
 pub(crate) mod ex;
+pub(crate) mod ex_pool;
+pub(crate) mod ex_resource;
+pub(crate) mod ex_work;
 pub(crate) mod hal;
 pub(crate) mod interrupt;
 pub(crate) mod io;
 pub(crate) mod data;
 pub(crate) mod io_irp;
 pub(crate) mod ke;
+pub(crate) mod ke_cpu;
 pub(crate) mod ke_dpc;
 pub(crate) mod ke_lock;
 pub(crate) mod mm;
@@ -26,11 +30,15 @@ pub(crate) const FAMILIES: &[&[Export]] = &[
     crt::EXPORTS,
     dbg::EXPORTS,
     ex::EXPORTS,
+    ex_pool::EXPORTS,
+    ex_resource::EXPORTS,
+    ex_work::EXPORTS,
     hal::EXPORTS,
     interrupt::EXPORTS,
     io::EXPORTS,
     io_irp::EXPORTS,
     ke::EXPORTS,
+    ke_cpu::EXPORTS,
     ke_dpc::EXPORTS,
     ke_lock::EXPORTS,
     mm::EXPORTS,
