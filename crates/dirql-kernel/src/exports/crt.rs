@@ -10,11 +10,6 @@ use crate::stop::Stop;
 /// Longest string a routine follows, in code units.
 const MAX_STRING: usize = 16 << 20;
 
-/// Bytes as code units.
-pub(crate) fn narrow(bytes: &[u8]) -> Vec<u16> {
-    bytes.iter().map(|&b| u16::from(b)).collect()
-}
-
 fn step(wide: bool) -> u64 {
     if wide { 2 } else { 1 }
 }
@@ -180,13 +175,29 @@ fn store(cx: &mut Cx<'_>, out: &[u16], d: u64, size: u64, wide: bool, full: Full
     }
 }
 
-fn call(cx: &mut Cx<'_>, d: u64, size: u64, text: u64, fixed: usize, wide: bool, full: Full) -> Result<u64, Stop> {
+fn call(
+    cx: &mut Cx<'_>,
+    d: u64,
+    size: u64,
+    text: u64,
+    fixed: usize,
+    wide: bool,
+    full: Full,
+) -> Result<u64, Stop> {
     let text = units(cx, text, wide)?;
     let out = format(&mut CallArgs::after(cx, fixed), &text, wide)?;
     store(cx, &out, d, size, wide, full)
 }
 
-fn list(cx: &mut Cx<'_>, d: u64, size: u64, text: u64, list: u64, wide: bool, full: Full) -> Result<u64, Stop> {
+fn list(
+    cx: &mut Cx<'_>,
+    d: u64,
+    size: u64,
+    text: u64,
+    list: u64,
+    wide: bool,
+    full: Full,
+) -> Result<u64, Stop> {
     let text = units(cx, text, wide)?;
     let out = format(&mut ListArgs::new(cx, list), &text, wide)?;
     store(cx, &out, d, size, wide, full)
@@ -313,7 +324,7 @@ mod tests {
 
     #[test]
     fn numbers_are_read_as_c_does() {
-        let p = |s: &str| parse(&narrow(s.as_bytes())) as i32;
+        let p = |s: &str| parse(&s.encode_utf16().collect::<Vec<_>>()) as i32;
         assert_eq!((p(" \t-12x"), p("+7"), p("x"), p("99999999999")), (-12, 7, 0, i32::MAX));
         assert_eq!(p("-99999999999"), i32::MIN);
     }

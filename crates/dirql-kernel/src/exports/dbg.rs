@@ -6,7 +6,7 @@ use dirql_event::EventKind;
 use crate::context::ret;
 use crate::cx::Cx;
 use crate::exports;
-use crate::exports::crt::{narrow, units};
+use crate::exports::crt::units;
 use crate::printf::{CallArgs, ListArgs, format};
 use crate::stop::Stop;
 
@@ -58,10 +58,4 @@ exports! {
 fn broke(cx: &Cx<'_>) -> Stop {
     let at = cx.caller();
     Stop::bug_check(0x7E, [0x8000_0003, at, 0, 0], "the driver hit a breakpoint and no debugger is attached")
-}
-
-/// Prints text that the kernel itself composes on a driver's behalf.
-pub(crate) fn say(cx: &mut Cx<'_>, text: &str) {
-    let out: Vec<u16> = narrow(text.as_bytes());
-    emit(cx, &out);
 }
