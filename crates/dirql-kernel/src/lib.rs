@@ -22,5 +22,4 @@ pub mod stop;
 pub mod system;
 pub mod then;
 mod timer;
-mod printf;
 pub mod thread;
