@@ -432,7 +432,7 @@ pub(crate) fn insert_dpc(cx: &mut Cx<'_>, dpc: u64, arg1: u64, arg2: u64) -> std
     }
     let number = u32::from(cx.r16(dpc + 2)?);
     let cpus = cx.k.procs.len() as u32;
-    let base = u32::from(crate::exports::ke_dpc::target_bias(cx.k.windows_build));
+    let base = crate::exports::ke_dpc::NUMBER_BASE;
     let target = number.checked_sub(base).filter(|n| *n < cpus).map(CpuId);
     let importance = Importance::from_raw(cx.r8(dpc + 1)?).unwrap_or_default();
     let args = DpcArgs { routine: cx.r64(dpc + 24)?, context: cx.r64(dpc + 32)?, arg1, arg2 };
