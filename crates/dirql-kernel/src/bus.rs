@@ -38,18 +38,18 @@ pub(crate) fn dispatch(cx: &mut Cx<'_>, target: u64, at: u64) -> Result {
             // Parameters.ReadWriteConfig: WhichSpace, Buffer, Offset, Length.
             let p = here + stack::PARAMS;
             let (buffer, offset, length) = (cx.r64(p + 8)?, cx.r32(p + 0x10)?, cx.r32(p + 0x18)?.min(4096));
-            if let Some(device) = device {
+            if let Some(bdf) = device.and_then(|d| cx.m.bdf(d)) {
                 for i in 0..length {
                     let a = (offset + i) as u16;
                     if a >= 256 {
                         break;
                     }
                     if minor == READ_CONFIG {
-                        let byte = cx.m.config_read(device, a, 1) as u8;
+                        let byte = cx.m.config_read(bdf, a, 1) as u8;
                         cx.w8(buffer + u64::from(i), byte)?;
                     } else {
                         let byte = cx.r8(buffer + u64::from(i))?;
-                        cx.m.config_write(device, a, 1, u32::from(byte));
+                        cx.m.config_write(bdf, a, 1, u32::from(byte));
                     }
                 }
             }
@@ -62,7 +62,7 @@ pub(crate) fn dispatch(cx: &mut Cx<'_>, target: u64, at: u64) -> Result {
             let p = here + stack::PARAMS;
             let (kind, state) = (cx.r32(p + 8)?, cx.r32(p + 16)?);
             if let (1, Some(device)) = (kind, device) {
-                cx.m.set_d_state(device, state.saturating_sub(1) as u8);
+                crate::board::set_d_state(cx.m, device, state.saturating_sub(1) as u8);
             }
             status = 0;
         }

@@ -12,7 +12,6 @@ use crate::kernel::Kernel;
 use crate::stop::Stop;
 
 /// The surroundings of a kernel routine.
-#[derive(Debug)]
 pub struct Cx<'a> {
     /// The machine: guest memory, processors, devices.
     pub m: &'a mut Machine,

@@ -5,7 +5,7 @@
 //! two of them.
 
 use dirql_core::{
-    Allocation, Arbiter, Config, Core, CpuId, Dispatch, DpcInsert, DpcQueues, Drain, FlushTicket, Importance, Input, Irql,
+    Allocation, Arbiter, AssignedKind, Config, Core, CpuId, Dispatch, DpcInsert, DpcQueues, Drain, FlushTicket, Importance, Input, Irql,
     LockKind, ObjectRequest, Param, Ports, SetId, Source, Step, SyncFault, SyncPlan, Topology,
 };
 use dirql_event::{EventKind, InterruptSource};
@@ -70,6 +70,7 @@ pub(crate) struct KernelPorts<'a> {
     m: &'a mut Machine,
     pool: &'a mut Pool,
     pdos: &'a [Pdo],
+    lines: Vec<(u8, u32)>,
 }
 
 impl KernelPorts<'_> {
@@ -86,10 +87,16 @@ impl KernelPorts<'_> {
             Source::Line { gsi } => self.m.ioapic_mask(gsi, masked),
             Source::Message { pdo, entry, .. } => {
                 if let Some(p) = self.pdos.iter().find(|p| p.object == pdo) {
-                    self.m.message_mask(p.machine, entry, masked);
+                    crate::board::message_mask(self.m, p.machine, entry, masked);
                 }
             }
-            Source::Vector(vector) => self.m.ioapic_mask_vector(vector, masked),
+            // A legacy connect on a vector: the lines that the arbiter gave that vector.
+            Source::Vector(vector) => {
+                let lines: Vec<u32> = self.lines.iter().filter(|(v, _)| *v == vector).map(|(_, g)| *g).collect();
+                for gsi in lines {
+                    self.m.ioapic_mask(gsi, masked);
+                }
+            }
         }
     }
 }
@@ -138,10 +145,22 @@ impl Ports<u64> for KernelPorts<'_> {
     }
 }
 
+/// The vector and GSI of every line that devices were assigned.
+fn lines(k: &Kernel) -> Vec<(u8, u32)> {
+    let assigned = k.io.pdos.iter().filter_map(|p| k.interrupts.core.assigned(p.object)).flatten();
+    assigned
+        .filter_map(|a| match a.kind {
+            AssignedKind::Line { gsi } => Some((a.vector, gsi)),
+            AssignedKind::Message { .. } => None,
+        })
+        .collect()
+}
+
 /// Runs `f` with the core and its ports.
 pub(crate) fn with_core<T>(cx: &mut Cx<'_>, f: impl FnOnce(&mut Core<u64, u64>, &mut KernelPorts<'_>) -> T) -> T {
+    let lines = lines(cx.k);
     let k = &mut *cx.k;
-    let mut ports = KernelPorts { m: cx.m, pool: &mut k.pool, pdos: &k.io.pdos };
+    let mut ports = KernelPorts { m: cx.m, pool: &mut k.pool, pdos: &k.io.pdos, lines };
     f(&mut k.interrupts.core, &mut ports)
 }
 
@@ -369,7 +388,7 @@ fn carry_out(cx: &mut Cx<'_>, mut dispatch: Dispatch, mut step: Step<u64, u64>, 
                     return Ok(Outcome::End);
                 }
                 cx.m.eoi(cx.cpu);
-                let still = cx.m.vector_asserted(vector);
+                let still = lines(cx.k).iter().any(|(v, gsi)| *v == vector && cx.m.line_asserted(*gsi));
                 let cpu = CpuId(cx.cpu as u32);
                 if let Some(b) = cx.k.interrupts.core.after_eoi(cpu, vector, still) {
                     return Err(stop_of(

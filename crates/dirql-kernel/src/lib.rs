@@ -5,6 +5,7 @@
 
 pub mod context;
 pub mod boot;
+mod board;
 mod bus;
 pub mod cx;
 mod exports;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use dirql_core::{ArbiterKind, ArbiterRequest, Assigned, AssignedKind, Irql, Mode, Polarity, Policy, Priority, Share};
 use dirql_event::{EventKind, ResourceKind, ResourceLine, StepOutcome};
-use dirql_machine::{BarKind, DeviceId, Dest};
+use dirql_machine::{BarKind, DeviceId};
 
 use crate::context::{Outcome, Result, Wait};
 use crate::cx::Cx;
@@ -297,14 +297,14 @@ pub fn begin(cx: &mut Cx<'_>, module: usize, service: &str, plan: Plan) -> std::
         cx.k.io.pdos.push(Pdo { name: d.name.clone(), object: pdo, machine: d.machine });
         let (name, model, machine) = (d.name.clone(), d.model.clone(), d.machine);
         let bars = cx.m.bars(machine).iter().map(|b| format!("BAR{} {}", b.index, describe_bar(b))).collect();
-        let identity = cx.m.identity(machine);
+        let (vendor, product) = crate::board::identity(cx.m, machine);
         let interrupts = match d.wants {
             Wants::Line(gsi) => format!("line (GSI {gsi})"),
             Wants::Msi(n) => format!("msi:{n}"),
             Wants::Msix(n) => format!("msix:{n}"),
             Wants::None => "none".into(),
         };
-        let id = format!("{:04x}:{:04x}", identity.vendor, identity.device);
+        let id = format!("{:04x}:{:04x}", vendor, product);
         cx.event(EventKind::DeviceFound { name, model, id, bars, interrupts });
         if d.driven && !plan.manual {
             jobs.push_back(Job::AddDevice(i));
@@ -675,7 +675,7 @@ fn start(cx: &mut Cx<'_>, q: usize, i: usize) -> Result {
     for b in &bars {
         let (ty, flags, start, len, kind) = match b.kind {
             BarKind::Memory { pa, len, .. } => (3u8, 0u16, pa.0, len, ResourceKind::Memory),
-            BarKind::Io { port, len } => (1, 1, u64::from(port), len, ResourceKind::Port),
+            BarKind::Io { port, len } => (1, 1, u64::from(port), u64::from(len), ResourceKind::Port),
         };
         let mut one = vec![ty, 1];
         one.extend(flags.to_le_bytes());
@@ -749,21 +749,21 @@ fn start(cx: &mut Cx<'_>, q: usize, i: usize) -> Result {
 
 /// Programs the interrupt hardware for what was assigned; sources stay masked until a driver connects (spec I-28).
 fn program(cx: &mut Cx<'_>, d: &PlanDevice, assigned: &[Assigned]) {
-    cx.m.enable_decoding(d.machine);
+    crate::board::enable_decoding(cx.m, d.machine);
+    let mut messages = vec![];
     for a in assigned {
         match a.kind {
             AssignedKind::Line { gsi } => {
-                cx.m.ioapic_route(gsi, a.vector, a.mode == Mode::Level, true, Dest::LowestPriority(a.affinity.mask));
+                cx.m.ioapic_route(gsi, a.vector, a.mode == Mode::Level, true, crate::board::dest(a.affinity.mask));
                 cx.m.ioapic_mask(gsi, true);
             }
             AssignedKind::Message { entry, .. } => {
                 let (address, data) = message_of(a);
-                cx.m.program_message(d.machine, entry, address, data);
-                cx.m.message_mask(d.machine, entry, true);
+                messages.push((entry, address, data));
             }
         }
     }
-    cx.m.enable_messages(d.machine, assigned.iter().filter(|a| matches!(a.kind, AssignedKind::Message { .. })).count() as u32);
+    crate::board::program_messages(cx.m, d.machine, &messages);
 }
 
 /// Address and data of a message (spec 2.7, I-7): fixed and physical for one processor, lowest-priority and logical

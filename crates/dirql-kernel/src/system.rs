@@ -25,7 +25,7 @@ pub const TURN: u64 = 1000;
 const STALL_TURNS: u32 = 100_000;
 
 /// The machine and its kernel. A clone continues identically.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct System {
     /// The machine.
     pub machine: Machine,
@@ -138,13 +138,15 @@ impl System {
             if self.retired >= self.budget {
                 return Err(Stop::Budget { at: self.machine.cpus.iter().map(|c| c.regs.rip).collect() });
             }
-            let (n, exit) = self.machine.run_cpu(cpu, left.min(self.budget - self.retired));
+            let exit = self.machine.run_cpu(cpu, left.min(self.budget - self.retired));
+            let n = self.machine.retired();
             self.retired += n;
             left = left.saturating_sub(n);
             if n == 0 {
                 stalls += 1;
                 // An export call takes time too, so a loop of calls alone still moves the clock and the budget.
-                self.machine.advance(10);
+                let later = self.machine.now() + 10;
+                self.machine.advance_to(later);
                 self.retired += 1;
                 left = left.saturating_sub(1);
                 if stalls > STALL_TURNS {
@@ -272,7 +274,7 @@ fn call_rsp(cx: &mut Cx<'_>) -> Option<u64> {
 fn export_call(cx: &mut Cx<'_>, rip: u64) -> Result<bool, Stop> {
     let caller = cx.caller();
     let export = match cx.k.modules.gate(rip) {
-        Some(Resolved::Export(export)) => export,
+        Some(Resolved::Export(export)) => *export,
         Some(Resolved::Missing { module, name }) => {
             return Err(Stop::MissingExport { module: module.clone(), name: name.clone(), caller });
         }
@@ -427,23 +429,39 @@ fn leave_activation(cx: &mut Cx<'_>) {
 fn exception(cx: &Cx<'_>, e: &Exception) -> Stop {
     let rip = cx.m.cpus[cx.cpu].regs.rip;
     let irql = cx.irql();
-    match e.page_fault() {
-        Some(fault) => Stop::BugCheck(fault_check(&fault, irql, rip, false)),
-        None => {
-            let (status, text) = e.nt_status();
-            if let Some(code) = e.fast_fail() {
-                return Stop::BugCheck(BugCheck {
-                    code: 0x139,
-                    params: [u64::from(code), 0, 0, 0],
-                    reason: format!("the driver's own check failed (int 29h, fast-fail code {code})"),
-                    rip,
-                });
-            }
+    match e {
+        Exception::PageFault { addr, write, execute, present } => {
+            let access = match (execute, write) {
+                (true, _) => dirql_mem::Access::Execute,
+                (_, true) => dirql_mem::Access::Write,
+                _ => dirql_mem::Access::Read,
+            };
+            let kind = if *present { dirql_mem::Fault::Protection } else { dirql_mem::Fault::NotPresent };
+            Stop::BugCheck(fault_check(&MemFault { va: Va(*addr), access, kind }, irql, rip, false))
+        }
+        Exception::FastFail(code) => Stop::BugCheck(BugCheck {
+            code: 0x139,
+            params: [u64::from(*code), 0, 0, 0],
+            reason: format!("the driver's own check failed (int 29h, fast-fail code {code})"),
+            rip,
+        }),
+        other => {
+            let status: u32 = match other {
+                Exception::DivideError => 0xC000_0094,
+                Exception::Breakpoint => 0x8000_0003,
+                Exception::Debug => 0x8000_0004,
+                Exception::Overflow => 0xC000_0095,
+                Exception::InvalidOpcode => 0xC000_001D,
+                Exception::AlignmentCheck => 0x8000_0002,
+                Exception::X87 => 0xC000_0090,
+                Exception::Simd => 0xC000_02B5,
+                _ => 0xC000_0005,
+            };
             let in_isr = cx.k.procs[cx.cpu].nest.iter().any(|a| matches!(a.kind, ActivationKind::Isr(_)));
             Stop::BugCheck(BugCheck {
                 code: if in_isr { 0x3D } else { 0x1E },
                 params: [u64::from(status), rip, 0, 0],
-                reason: format!("unhandled {text}"),
+                reason: format!("unhandled exception: {other}"),
                 rip,
             })
         }

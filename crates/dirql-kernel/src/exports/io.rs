@@ -188,9 +188,9 @@ crate::exports! {
             return ret(u64::from(INVALID_DEVICE_REQUEST));
         };
         let machine = cx.k.io.pdos[p].machine;
-        let id = cx.m.identity(machine);
+        let (vendor, device) = crate::board::identity(cx.m, machine);
         let wide = |s: &str| s.encode_utf16().chain([0]).flat_map(u16::to_le_bytes).collect::<Vec<u8>>();
-        let hardware = format!("PCI\\VEN_{:04X}&DEV_{:04X}", id.vendor, id.device);
+        let hardware = format!("PCI\\VEN_{:04X}&DEV_{:04X}", vendor, device);
         let data = match property {
             0 => wide(&format!("dirql device {p}")),
             1 => [wide(&hardware), vec![0, 0]].concat(),
