@@ -10,10 +10,16 @@
 //! instruction that is lacking ends the run with [`Exit::Unsupported`] and its text. CPUID tells only of what
 //! is there.
 
+mod block;
+mod cpuid;
+mod decode;
 mod exception;
+mod exec;
 mod exit;
 mod flags;
+mod op;
 mod regs;
+mod tlb;
 
 pub use exception::Exception;
 pub use exit::{Bus, Exit};

@@ -1,7 +1,9 @@
 //! The processor's registers.
 
-use crate::exit::{Bus, Exit};
-use dirql_mem::Memory;
+use crate::block::Cache;
+use crate::exception::Exception;
+use crate::flags::Flags;
+use crate::tlb::Tlb;
 
 /// The registers a thread of the guest owns.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -43,13 +45,40 @@ pub struct Cpu {
     pub cr0: u64,
     /// CR2: the address of the last page fault.
     pub cr2: u64,
-    /// CR3, kept but not used: the map is [`Memory`]'s.
+    /// CR3, kept but not used: the map is [`dirql_mem::Memory`]'s.
     pub cr3: u64,
     /// CR4.
     pub cr4: u64,
     /// Debug registers, kept without effect.
     pub dr: [u64; 8],
     id: u32,
+    // What follows is scratch of a run, or can be made anew from memory.
+    pub(crate) cache: Cache,
+    pub(crate) tlb: Tlb,
+    pub(crate) map_generation: u64,
+    pub(crate) code_generation: u64,
+    /// The arithmetic flags during a run.
+    pub(crate) flags: Flags,
+    /// Where the operation being run continues.
+    pub(crate) next: u64,
+    /// Bits of `exec::after`.
+    pub(crate) after: u8,
+    /// Why an operation stopped with `Stop::Exception`.
+    pub(crate) exception: Exception,
+    /// Instructions retired in this run.
+    pub(crate) done: u64,
+    /// Budget left at a string or system operation.
+    pub(crate) left: u64,
+}
+
+impl std::fmt::Debug for Cpu {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cpu")
+            .field("id", &self.id)
+            .field("regs", &self.regs)
+            .field("cr8", &self.cr8)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Cpu {
@@ -67,6 +96,16 @@ impl Cpu {
             cr4: 0x6f8,
             dr: [0, 0, 0, 0, 0, 0, 0xffff_0ff0, 0x400],
             id,
+            cache: Cache::default(),
+            tlb: Tlb::new(),
+            map_generation: 0,
+            code_generation: 0,
+            flags: Flags::default(),
+            next: 0,
+            after: 0,
+            exception: Exception::InvalidOpcode,
+            done: 0,
+            left: 0,
         }
     }
 
@@ -75,10 +114,10 @@ impl Cpu {
         self.id
     }
 
-    /// Runs at most `budget` instructions; a repeated string instruction counts once for each repetition.
-    /// Returns how many retired, and why it stopped.
-    pub fn run<B: Bus>(&mut self, mem: &mut Memory, bus: &mut B, budget: u64) -> (u64, Exit) {
-        let _ = (mem, bus, budget);
-        (0, Exit::Unsupported { rip: self.regs.rip, text: "the interpreter".to_string() })
+    /// Forgets decoded blocks and translations: needed before running with a memory that isn't the one of the
+    /// last run, or a clone of it taken together with this processor.
+    pub fn flush_caches(&mut self) {
+        self.cache.flush();
+        self.tlb.flush();
     }
 }

@@ -1,0 +1,343 @@
+//! Lowering: from what `iced-x86` decodes to compact operations.
+
+use crate::op::{K, NO_REG, Op, Opd};
+use iced_x86::{
+    Code, ConditionCode, EncodingKind, FlowControl, Instruction, Mnemonic as M, OpKind, Register,
+};
+
+/// What a lowered instruction means for its block.
+pub(crate) struct Lowered {
+    pub(crate) op: Op,
+    /// Control does not simply go on with the next instruction.
+    pub(crate) ends: bool,
+}
+
+fn operand(i: &Instruction, n: u32) -> Opd {
+    if n >= i.op_count() {
+        return Opd::None;
+    }
+    match i.op_kind(n) {
+        OpKind::Register => {
+            let r = i.op_register(n);
+            match r {
+                Register::AH | Register::CH | Register::DH | Register::BH => Opd::High(r.number() as u8 & 3),
+                _ if r.is_gpr() => Opd::Reg(r.number() as u8),
+                _ if r.is_xmm() && r.number() < 16 => Opd::Xmm(r.number() as u8),
+                _ => Opd::None,
+            }
+        }
+        OpKind::Memory => Opd::Mem,
+        OpKind::Immediate8
+        | OpKind::Immediate8_2nd
+        | OpKind::Immediate16
+        | OpKind::Immediate32
+        | OpKind::Immediate64
+        | OpKind::Immediate8to16
+        | OpKind::Immediate8to32
+        | OpKind::Immediate8to64
+        | OpKind::Immediate32to64 => Opd::Imm,
+        _ => Opd::None,
+    }
+}
+
+fn operand_size(i: &Instruction, n: u32) -> usize {
+    if n >= i.op_count() {
+        return 0;
+    }
+    match i.op_kind(n) {
+        OpKind::Register => i.op_register(n).size(),
+        OpKind::Immediate8
+        | OpKind::Immediate8_2nd
+        | OpKind::Immediate16
+        | OpKind::Immediate32
+        | OpKind::Immediate64
+        | OpKind::Immediate8to16
+        | OpKind::Immediate8to32
+        | OpKind::Immediate8to64
+        | OpKind::Immediate32to64 => 0,
+        _ => i.memory_size().size(),
+    }
+}
+
+/// A hot form of a two-operand ALU instruction on registers, or `None`.
+fn hot_alu(m: M, size: u8, imm: bool) -> Option<K> {
+    let forms: [K; 4] = match m {
+        M::Add => [K::Add64RR, K::Add64RI, K::Add32RR, K::Add32RI],
+        M::Sub => [K::Sub64RR, K::Sub64RI, K::Sub32RR, K::Sub32RI],
+        M::And => [K::And64RR, K::And64RI, K::And32RR, K::And32RI],
+        M::Or => [K::Or64RR, K::Or64RI, K::Or32RR, K::Or32RI],
+        M::Xor => [K::Xor64RR, K::Xor64RI, K::Xor32RR, K::Xor32RI],
+        M::Cmp => [K::Cmp64RR, K::Cmp64RI, K::Cmp32RR, K::Cmp32RI],
+        M::Test => [K::Test64RR, K::Test64RI, K::Test32RR, K::Test32RI],
+        _ => return None,
+    };
+    match size {
+        8 => Some(forms[usize::from(imm)]),
+        4 => Some(forms[2 + usize::from(imm)]),
+        _ => None,
+    }
+}
+
+fn string_kind(m: M) -> bool {
+    matches!(
+        m,
+        M::Movsb
+            | M::Movsw
+            | M::Movsq
+            | M::Stosb
+            | M::Stosw
+            | M::Stosd
+            | M::Stosq
+            | M::Lodsb
+            | M::Lodsw
+            | M::Lodsd
+            | M::Lodsq
+            | M::Scasb
+            | M::Scasw
+            | M::Scasd
+            | M::Scasq
+            | M::Cmpsb
+            | M::Cmpsw
+            | M::Cmpsq
+            | M::Insb
+            | M::Insw
+            | M::Insd
+            | M::Outsb
+            | M::Outsw
+            | M::Outsd
+    )
+}
+
+fn system_kind(m: M) -> bool {
+    matches!(
+        m,
+        M::Cpuid
+            | M::Rdtsc
+            | M::Rdtscp
+            | M::Rdmsr
+            | M::Wrmsr
+            | M::Cli
+            | M::Sti
+            | M::Hlt
+            | M::Pause
+            | M::In
+            | M::Out
+            | M::Swapgs
+            | M::Lgdt
+            | M::Lidt
+            | M::Sgdt
+            | M::Sidt
+            | M::Str
+            | M::Sldt
+            | M::Ltr
+            | M::Lldt
+            | M::Smsw
+            | M::Clts
+            | M::Int
+            | M::Int1
+            | M::Int3
+            | M::Ud0
+            | M::Ud1
+            | M::Ud2
+            | M::Invlpg
+            | M::Wbinvd
+            | M::Invd
+            | M::Clflush
+            | M::Clflushopt
+            | M::Prefetch
+            | M::Prefetchw
+            | M::Prefetchnta
+            | M::Prefetcht0
+            | M::Prefetcht1
+            | M::Prefetcht2
+            | M::Mfence
+            | M::Lfence
+            | M::Sfence
+            | M::Nop
+            | M::Endbr64
+            | M::Endbr32
+            | M::Fxsave
+            | M::Fxsave64
+            | M::Fxrstor
+            | M::Fxrstor64
+            | M::Ldmxcsr
+            | M::Stmxcsr
+            | M::Rdfsbase
+            | M::Rdgsbase
+            | M::Wrfsbase
+            | M::Wrgsbase
+            | M::Fnstcw
+            | M::Fldcw
+            | M::Fninit
+            | M::Wait
+            | M::Fnclex
+            | M::Reservednop
+    )
+}
+
+/// Lowers a decoded instruction; `iced` has checked that it is one.
+pub(crate) fn lower(i: &Instruction) -> Lowered {
+    let m = i.mnemonic();
+    let mut op = Op {
+        k: K::Int,
+        mn: m,
+        a: operand(i, 0),
+        b: operand(i, 1),
+        c: operand(i, 2),
+        size: u8::try_from(operand_size(i, 0)).unwrap_or(0),
+        bsize: u8::try_from(operand_size(i, 1)).unwrap_or(0),
+        len: i.len() as u8,
+        aux: 0,
+        base: NO_REG,
+        index: NO_REG,
+        shift: 0,
+        seg: 0,
+        addr32: false,
+        disp: 0,
+        imm: 0,
+    };
+    let mut strange = false;
+    let mut vector = false;
+    for n in 0..i.op_count() {
+        match i.op_kind(n) {
+            OpKind::Register => {
+                let r = i.op_register(n);
+                vector |= r.is_xmm();
+                strange |= r.is_ymm()
+                    || r.is_zmm()
+                    || r.is_mm()
+                    || r.is_st()
+                    || r.is_k()
+                    || r.is_bnd()
+                    || r.is_tmm();
+                if r.is_segment_register() || r.is_cr() || r.is_dr() {
+                    op.k = K::Sys;
+                    // Control and debug registers are named by their number in `aux`; segments by 0x80 on.
+                    op.aux = r.number() as u8
+                        | if r.is_dr() { 0x40 } else { 0 }
+                        | if r.is_segment_register() { 0x80 } else { 0 };
+                }
+            }
+            OpKind::Memory => {
+                op.disp = i.memory_displacement64();
+                let base = i.memory_base();
+                let index = i.memory_index();
+                if base.is_gpr() {
+                    op.base = base.number() as u8;
+                }
+                if index.is_gpr() {
+                    op.index = index.number() as u8;
+                } else if index != Register::None {
+                    strange = true;
+                }
+                op.shift = i.memory_index_scale().trailing_zeros() as u8;
+                op.addr32 = base.is_gpr32() || index.is_gpr32() || base == Register::EIP;
+            }
+            OpKind::NearBranch64 => op.imm = i.near_branch_target(),
+            OpKind::FarBranch16 | OpKind::FarBranch32 | OpKind::NearBranch16 | OpKind::NearBranch32 => {
+                strange = true
+            }
+            OpKind::MemorySegESI | OpKind::MemoryESEDI | OpKind::MemorySegEDI => strange = true,
+            OpKind::Immediate8_2nd => {}
+            OpKind::MemorySegRSI | OpKind::MemoryESRDI | OpKind::MemorySegRDI => {}
+            _ => op.imm = i.immediate(n),
+        }
+    }
+    op.seg = match i.memory_segment() {
+        Register::FS => 1,
+        Register::GS => 2,
+        _ => 0,
+    };
+    if i.condition_code() != ConditionCode::None {
+        op.aux = condition(i.condition_code());
+    }
+    let ends = i.flow_control() != FlowControl::Next;
+    let vex = i.encoding() != EncodingKind::Legacy;
+    if strange || vex && vector || i.is_jcc_short_or_near() && op.size == 2 {
+        op.k = K::Lacks;
+    } else if string_kind(m)
+        || m == M::Movsd && !vector && i.op_count() == 2 && op.a == Opd::None
+        || m == M::Cmpsd && op.a == Opd::None
+    {
+        op.k = K::Str;
+        op.size = i.memory_size().size() as u8;
+        op.aux = if i.has_repne_prefix() { 2 } else { u8::from(i.has_rep_prefix()) };
+        return Lowered { op, ends: op.aux != 0 };
+    } else if vector {
+        op.k = K::Sse;
+    } else if system_kind(m) {
+        op.k = K::Sys;
+        if m == M::Pause || m == M::Nop {
+            op.aux = 0;
+        }
+    } else if op.k == K::Int {
+        hot(&mut op, i);
+    }
+    Lowered { op, ends }
+}
+
+/// Chooses a frequent form.
+fn hot(op: &mut Op, i: &Instruction) {
+    use Opd::{Imm, Mem, Reg};
+    op.k = match (op.mn, op.a, op.b, op.size) {
+        (M::Mov, Reg(_), Reg(_), 8) => K::MovRR64,
+        (M::Mov, Reg(_), Reg(_), 4) => K::MovRR32,
+        (M::Mov, Reg(_), Imm, 8) => K::MovRI,
+        (M::Mov, Reg(_), Imm, 4) => {
+            op.imm &= 0xffff_ffff;
+            K::MovRI
+        }
+        (M::Mov, Reg(_), Mem, 8) => K::Ld64,
+        (M::Mov, Reg(_), Mem, 4) => K::Ld32,
+        (M::Mov, Mem, Reg(_), 8) => K::St64,
+        (M::Mov, Mem, Reg(_), 4) => K::St32,
+        (M::Lea, Reg(_), Mem, 8) => K::Lea64,
+        (_, Reg(_), Reg(_), size) if op.bsize == size => hot_alu(op.mn, size, false).unwrap_or(K::Int),
+        (_, Reg(_), Imm, size) => {
+            if let Some(k) = hot_alu(op.mn, size, true) {
+                if size == 4 {
+                    op.imm &= 0xffff_ffff;
+                }
+                k
+            } else {
+                K::Int
+            }
+        }
+        (M::Push, Reg(_), _, 8) => K::PushR,
+        (M::Pop, Reg(_), _, 8) => K::PopR,
+        (M::Call, Opd::None, ..) => K::Call,
+        (M::Jmp, Opd::None, ..) => K::Jmp,
+        (M::Ret, ..) => K::Ret,
+        _ if i.is_jcc_short_or_near() => K::Jcc,
+        _ => K::Int,
+    };
+    if matches!(op.mn, M::Push | M::Pop) && op.size == 0 {
+        // An immediate: 8 bytes on the stack unless the operand-size prefix says 2.
+        op.size = if i.stack_pointer_increment().unsigned_abs() == 2 { 2 } else { 8 };
+    }
+    if op.mn == M::Enter {
+        op.imm = u64::from(i.immediate16());
+        op.aux = u8::from(i.immediate8_2nd() != 0 || i.code() != Code::Enterq_imm16_imm8);
+    }
+}
+
+fn condition(cc: ConditionCode) -> u8 {
+    match cc {
+        ConditionCode::None | ConditionCode::o => 0,
+        ConditionCode::no => 1,
+        ConditionCode::b => 2,
+        ConditionCode::ae => 3,
+        ConditionCode::e => 4,
+        ConditionCode::ne => 5,
+        ConditionCode::be => 6,
+        ConditionCode::a => 7,
+        ConditionCode::s => 8,
+        ConditionCode::ns => 9,
+        ConditionCode::p => 10,
+        ConditionCode::np => 11,
+        ConditionCode::l => 12,
+        ConditionCode::ge => 13,
+        ConditionCode::le => 14,
+        ConditionCode::g => 15,
+    }
+}

@@ -1,0 +1,107 @@
+//! The compact operations that blocks are made of.
+
+use iced_x86::Mnemonic;
+
+/// An operand, resolved.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Opd {
+    None,
+    /// A general register, of the operand's size.
+    Reg(u8),
+    /// ah, ch, dh or bh: bits 15 to 8 of that register.
+    High(u8),
+    /// The memory operand.
+    Mem,
+    /// The immediate.
+    Imm,
+    Xmm(u8),
+}
+
+/// How an operation is run: the frequent forms have an arm of their own, the rest is told apart by mnemonic.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum K {
+    MovRR64,
+    MovRR32,
+    /// The immediate, already as wide as the register gets it.
+    MovRI,
+    Ld64,
+    Ld32,
+    St64,
+    St32,
+    Lea64,
+    Add64RR,
+    Add64RI,
+    Add32RR,
+    Add32RI,
+    Sub64RR,
+    Sub64RI,
+    Sub32RR,
+    Sub32RI,
+    And64RR,
+    And64RI,
+    And32RR,
+    And32RI,
+    Or64RR,
+    Or64RI,
+    Or32RR,
+    Or32RI,
+    Xor64RR,
+    Xor64RI,
+    Xor32RR,
+    Xor32RI,
+    Cmp64RR,
+    Cmp64RI,
+    Cmp32RR,
+    Cmp32RI,
+    Test64RR,
+    Test64RI,
+    Test32RR,
+    Test32RI,
+    Jcc,
+    Jmp,
+    Call,
+    Ret,
+    PushR,
+    PopR,
+    /// The other integer instructions.
+    Int,
+    Str,
+    Sys,
+    Sse,
+    /// Not an instruction: #UD.
+    Invalid,
+    /// An instruction outside of what the engine has.
+    Lacks,
+}
+
+/// No base or no index register.
+pub(crate) const NO_REG: u8 = 0xff;
+
+/// One pre-decoded instruction.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Op {
+    pub(crate) k: K,
+    pub(crate) mn: Mnemonic,
+    pub(crate) a: Opd,
+    pub(crate) b: Opd,
+    pub(crate) c: Opd,
+    /// Bytes of operand `a`; of a string instruction's element; of a stack instruction's slot.
+    pub(crate) size: u8,
+    /// Bytes of operand `b`.
+    pub(crate) bsize: u8,
+    /// Bytes of the instruction.
+    pub(crate) len: u8,
+    /// Condition code; or of string instructions 1 for `rep`/`repe` and 2 for `repne`.
+    pub(crate) aux: u8,
+    pub(crate) base: u8,
+    pub(crate) index: u8,
+    pub(crate) shift: u8,
+    /// 0 none, 1 `fs:`, 2 `gs:`.
+    pub(crate) seg: u8,
+    /// The address is cut to 32 bits before the segment base is added.
+    pub(crate) addr32: bool,
+    /// Displacement; absolute for `rip`-relative operands.
+    pub(crate) disp: u64,
+    /// Immediate, sign-extended; absolute target of direct branches.
+    pub(crate) imm: u64,
+}

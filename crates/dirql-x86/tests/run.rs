@@ -1,0 +1,137 @@
+//! Runs small pieces of machine code: exact budgets, precise faults, exits, clones.
+
+use dirql_mem::{Memory, Pa, Prot, Va};
+use dirql_x86::{Bus, Cpu, Exception, Exit};
+
+const CODE: u64 = 0xFFFF_F800_0000_0000;
+const DATA: u64 = 0xFFFF_F800_0010_0000;
+
+struct NoBus;
+
+impl Bus for NoBus {
+    fn mmio_read(&mut self, pa: Pa, _: u8) -> u64 {
+        pa.0
+    }
+    fn mmio_write(&mut self, _: Pa, _: u8, _: u64) {}
+    fn port_in(&mut self, _: u16, _: u8) -> u32 {
+        0
+    }
+    fn port_out(&mut self, _: u16, _: u8, _: u32) {}
+    fn rdtsc(&mut self, retired: u64) -> u64 {
+        retired
+    }
+    fn rdmsr(&mut self, _: u32) -> Option<u64> {
+        None
+    }
+    fn wrmsr(&mut self, _: u32, _: u64) -> bool {
+        false
+    }
+}
+
+fn machine(code: &[u8]) -> (Cpu, Memory) {
+    let mut mem = Memory::new(1 << 20);
+    let pa = mem.alloc_frames(4).unwrap();
+    mem.map_ram(Va(CODE), pa, 2, Prot::READ | Prot::WRITE | Prot::EXEC);
+    mem.map_ram(Va(DATA), Pa(pa.0 + 0x2000), 2, Prot::READ | Prot::WRITE);
+    mem.map_device(Va(DATA + 0x10_0000), Pa(0xF000_0000), 1, Prot::READ | Prot::WRITE);
+    mem.write(Va(CODE), code).unwrap();
+    let mut cpu = Cpu::new(0);
+    cpu.regs.rip = CODE;
+    cpu.regs.gpr[4] = DATA + 0x1000;
+    (cpu, mem)
+}
+
+/// mov ecx, 10; again: add rax, rcx; dec rcx; jnz again; hlt
+const SUM: &[u8] = &[0xb9, 10, 0, 0, 0, 0x48, 1, 0xc8, 0x48, 0xff, 0xc9, 0x75, 0xf8, 0xf4];
+
+#[test]
+fn budgets_are_exact_and_splitting_changes_nothing() {
+    let (mut whole, mut mem) = machine(SUM);
+    assert_eq!(whole.run(&mut mem, &mut NoBus, 1000), (32, Exit::Halt));
+    assert_eq!(whole.regs.gpr[0], 55);
+    for step in 1..32 {
+        let (mut cpu, mut mem) = machine(SUM);
+        let mut total = 0;
+        loop {
+            let (n, exit) = cpu.run(&mut mem, &mut NoBus, step);
+            total += n;
+            if exit == Exit::Halt {
+                break;
+            }
+            assert_eq!((n, exit), (step, Exit::Budget));
+            // A clone goes on as the original would.
+            (cpu, mem) = (cpu.clone(), mem.clone());
+        }
+        assert_eq!((total, &cpu.regs), (32, &whole.regs));
+    }
+}
+
+#[test]
+fn faults_change_nothing() {
+    // add [rdi], rax, with rdi crossing into an unmapped page
+    let (mut cpu, mut mem) = machine(&[0x48, 0x01, 0x07]);
+    cpu.regs.gpr[7] = DATA + 0x1ffc;
+    let before = cpu.regs.clone();
+    let (n, exit) = cpu.run(&mut mem, &mut NoBus, 9);
+    let fault = Exception::PageFault { addr: DATA + 0x2000, write: true, execute: false, present: false };
+    assert_eq!((n, exit), (0, Exit::Exception(fault)));
+    assert_eq!(cpu.regs, before);
+    assert_eq!(cpu.cr2, DATA + 0x2000);
+}
+
+#[test]
+fn repeated_strings_stop_between_repetitions() {
+    let (mut cpu, mut mem) = machine(&[0xf3, 0xaa, 0xf4]); // rep stosb; hlt
+    cpu.regs.gpr[7] = DATA;
+    cpu.regs.gpr[1] = 10;
+    assert_eq!(cpu.run(&mut mem, &mut NoBus, 4), (4, Exit::Budget));
+    assert_eq!((cpu.regs.rip, cpu.regs.gpr[1]), (CODE, 6));
+    assert_eq!(cpu.run(&mut mem, &mut NoBus, 100), (7, Exit::Halt));
+    assert_eq!(cpu.regs.gpr[7], DATA + 10);
+}
+
+#[test]
+fn code_that_writes_itself_sees_it() {
+    // mov byte [rip+1], 7; mov al, 1; hlt: the first changes the second's immediate
+    let (mut cpu, mut mem) = machine(&[0xc6, 5, 1, 0, 0, 0, 7, 0xb0, 1, 0xf4]);
+    assert_eq!(cpu.run(&mut mem, &mut NoBus, 9), (3, Exit::Halt));
+    assert_eq!(cpu.regs.gpr[0], 7);
+}
+
+#[test]
+fn what_the_embedder_must_see_stops_the_run() {
+    // mov r15, cr8; mov cr8, rax; sti; mov eax, [rdi]; pause; int3
+    let code = [0x44, 0x0f, 0x20, 0xc0, 0x44, 0x0f, 0x22, 0xc0, 0xfb, 0x8b, 0x07, 0xf3, 0x90, 0xcc];
+    let (mut cpu, mut mem) = machine(&code);
+    cpu.regs.gpr[7] = DATA + 0x10_0004;
+    cpu.regs.gpr[0] = 5;
+    cpu.cr8 = 2;
+    assert_eq!(cpu.run(&mut mem, &mut NoBus, 1), (1, Exit::Budget));
+    assert_eq!(cpu.regs.gpr[0], 2);
+    assert_eq!(cpu.run(&mut mem, &mut NoBus, 9), (1, Exit::Cr8Changed));
+    assert_eq!(cpu.run(&mut mem, &mut NoBus, 9), (1, Exit::InterruptFlag));
+    assert_eq!(cpu.run(&mut mem, &mut NoBus, 9), (1, Exit::Device));
+    assert_eq!(cpu.regs.gpr[0], 0xF000_0004);
+    assert_eq!(cpu.run(&mut mem, &mut NoBus, 9), (1, Exit::Pause));
+    assert_eq!(cpu.run(&mut mem, &mut NoBus, 9), (0, Exit::Exception(Exception::Breakpoint)));
+}
+
+#[test]
+fn random_bytes_never_panic_and_keep_the_budget() {
+    let mut x = 0x1234_5678_9abc_def1_u64;
+    for _ in 0..3000 {
+        let mut code = [0u8; 64];
+        for b in &mut code {
+            x ^= x << 13;
+            x ^= x >> 7;
+            x ^= x << 17;
+            *b = (x >> 32) as u8;
+        }
+        let (mut cpu, mut mem) = machine(&code);
+        for n in [3, 5, 6, 7] {
+            cpu.regs.gpr[n] = DATA + x % 0x1800;
+        }
+        let (n, _) = cpu.run(&mut mem, &mut NoBus, 100);
+        assert!(n <= 100);
+    }
+}
