@@ -50,12 +50,22 @@ fn check(function: &Function, len: usize) -> Result<(), DmaError> {
     }
 }
 
-pub(crate) fn read(mem: Option<&Memory>, function: &Function, pa: Pa, buf: &mut [u8]) -> Result<(), DmaError> {
+pub(crate) fn read(
+    mem: Option<&Memory>,
+    function: &Function,
+    pa: Pa,
+    buf: &mut [u8],
+) -> Result<(), DmaError> {
     check(function, buf.len())?;
     mem.ok_or(DmaError::DuringAccess)?.read_phys(pa, buf).map_err(|_| DmaError::NotRam)
 }
 
-pub(crate) fn write(mem: Option<&mut Memory>, function: &Function, pa: Pa, data: &[u8]) -> Result<(), DmaError> {
+pub(crate) fn write(
+    mem: Option<&mut Memory>,
+    function: &Function,
+    pa: Pa,
+    data: &[u8],
+) -> Result<(), DmaError> {
     check(function, data.len())?;
     mem.ok_or(DmaError::DuringAccess)?.write_phys(pa, data).map_err(|_| DmaError::NotRam)
 }

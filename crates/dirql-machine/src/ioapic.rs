@@ -109,7 +109,14 @@ impl IoApic {
     }
 
     /// Programs an entry; its mask is left as it is. An unmasked level entry whose line is active fires at once.
-    pub fn route(&mut self, gsi: u32, vector: u8, level: bool, active_low: bool, dest: Dest) -> Option<IoRequest> {
+    pub fn route(
+        &mut self,
+        gsi: u32,
+        vector: u8,
+        level: bool,
+        active_low: bool,
+        dest: Dest,
+    ) -> Option<IoRequest> {
         let pin = self.pin(gsi)?;
         if (pin.vector, pin.level) != (vector, level) {
             pin.remote_irr = false;

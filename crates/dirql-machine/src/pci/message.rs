@@ -80,7 +80,8 @@ pub fn encode(vector: u8, dest: Dest) -> Option<(u64, u32)> {
         Dest::AnyOf(mask) | Dest::AllOf(mask) => mask,
     };
     if mask == 0 || mask > 0xff {
-        return (mask.count_ones() == 1).then(|| (BASE | u64::from(mask.trailing_zeros()) << 12, u32::from(vector)));
+        return (mask.count_ones() == 1)
+            .then(|| (BASE | u64::from(mask.trailing_zeros()) << 12, u32::from(vector)));
     }
     Some(match dest {
         Dest::AllOf(_) => (BASE | mask << 12 | 4, u32::from(vector)),

@@ -7,7 +7,10 @@ pub mod msi;
 pub mod msix;
 
 use bar::{Bar, BarAllocator, BarInfo, BarKind, BarSpec};
-use cfg::{CMD_INTX_DISABLE, CMD_IO, CMD_MASTER, CMD_MEMORY, COMMAND, ConfigSpace, INT_LINE, INT_PIN, STATUS, STATUS_INTX};
+use cfg::{
+    CMD_INTX_DISABLE, CMD_IO, CMD_MASTER, CMD_MEMORY, COMMAND, ConfigSpace, INT_LINE, INT_PIN, STATUS,
+    STATUS_INTX,
+};
 use msi::{Msi, MsiSpec};
 use msix::MsiX;
 

@@ -130,8 +130,8 @@ impl MsiX {
     /// A read of the BAR memory that holds table and pending bits.
     pub(crate) fn read(&self, offset: u64, size: u8) -> u64 {
         match size {
-            4 if offset % 4 == 0 => u64::from(self.dword(offset)),
-            8 if offset % 8 == 0 => u64::from(self.dword(offset)) | u64::from(self.dword(offset + 4)) << 32,
+            4 if offset.is_multiple_of(4) => u64::from(self.dword(offset)),
+            8 if offset.is_multiple_of(8) => u64::from(self.dword(offset)) | u64::from(self.dword(offset + 4)) << 32,
             _ => u64::MAX,
         }
     }
@@ -139,8 +139,8 @@ impl MsiX {
     /// A write to the same memory. The caller then sends what this unmasked.
     pub(crate) fn write(&mut self, offset: u64, size: u8, value: u64) {
         match size {
-            4 if offset % 4 == 0 => self.set_dword(offset, value as u32),
-            8 if offset % 8 == 0 => {
+            4 if offset.is_multiple_of(4) => self.set_dword(offset, value as u32),
+            8 if offset.is_multiple_of(8) => {
                 self.set_dword(offset, value as u32);
                 self.set_dword(offset + 4, (value >> 32) as u32);
             }
