@@ -131,7 +131,9 @@ impl MsiX {
     pub(crate) fn read(&self, offset: u64, size: u8) -> u64 {
         match size {
             4 if offset.is_multiple_of(4) => u64::from(self.dword(offset)),
-            8 if offset.is_multiple_of(8) => u64::from(self.dword(offset)) | u64::from(self.dword(offset + 4)) << 32,
+            8 if offset.is_multiple_of(8) => {
+                u64::from(self.dword(offset)) | u64::from(self.dword(offset + 4)) << 32
+            }
             _ => u64::MAX,
         }
     }
