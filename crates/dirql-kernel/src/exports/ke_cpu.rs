@@ -145,7 +145,8 @@ exports! {
     [15] fn KeQueryUnbiasedInterruptTime(cx) { ret(cx.now() / 100) }
     [15] fn KeQueryTimeIncrement(cx) { let _ = &cx; ret(TIME_INCREMENT) }
     [15] fn KeStallExecutionProcessor(cx, microseconds: u32) {
-        { let later = cx.now().saturating_add(u64::from(microseconds); cx.m.advance_to(later) } * 1000);
+        let later = cx.now().saturating_add(u64::from(microseconds) * 1000);
+        cx.m.advance_to(later);
         void()
     }
 
