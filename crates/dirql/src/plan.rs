@@ -32,7 +32,7 @@ pub(crate) fn plan(lab: &Lab) -> Result<(Machine, Plan), InputError> {
         let wrong = |message: String| InputError::new(lab.path.as_deref(), format!("device \"{}\": {message}", d.name), None);
         let model = dirql_devices::build(&d.model, &properties(d)).map_err(|e| wrong(e.to_string()))?;
         let gsi = d.gsi.unwrap_or(FIRST_GSI + i as u32 % GSIS);
-        let slot = PciSlotConfig { gsi: Some(gsi), ..PciSlotConfig::default() };
+        let slot = PciSlotConfig { gsi: Some(gsi) };
         let id = machine.add_device(slot, model).map_err(|e| wrong(e.to_string()))?;
         devices.push(PlanDevice {
             name: d.name.clone(),
@@ -83,12 +83,12 @@ fn properties(d: &DeviceLab) -> BTreeMap<String, PropValue> {
         let value = match value {
             Setting::Number(n) => PropValue::Int(*n),
             Setting::Bool(b) => PropValue::Bool(*b),
-            Setting::Text(t) => PropValue::Text(t.clone()),
+            Setting::Text(t) => PropValue::Str(t.clone()),
             Setting::Numbers(_) | Setting::Texts(_) => continue,
         };
         out.insert(key.clone(), value);
     }
-    out.insert("interrupts".into(), PropValue::Text(d.interrupts.to_string()));
+    out.insert("interrupts".into(), PropValue::Str(d.interrupts.to_string()));
     if d.arrivals > 0 {
         out.insert("arrivals".into(), PropValue::Int(u64::from(d.arrivals)));
     }
