@@ -99,18 +99,18 @@ fn properties(d: &DeviceLab) -> BTreeMap<String, PropValue> {
 pub(crate) fn profile(lab: &Lab) -> Config {
     let m = &lab.machine;
     // `delivery` is the machine's to honour; there is nothing of it in the core.
-    let (Delivery::Any | Delivery::Fixed) = m.delivery;
+    let (Delivery::Lowest | Delivery::Fixed) = m.delivery;
     Config {
         windows: match m.windows {
-            Windows::W2000 => CoreWindows::W2000,
+            Windows::Windows2000 => CoreWindows::W2000,
             Windows::Xp => CoreWindows::Xp,
-            Windows::W2003 => CoreWindows::W2003,
+            Windows::Server2003 => CoreWindows::W2003,
             Windows::Vista => CoreWindows::Vista,
-            Windows::W7 => CoreWindows::W7,
-            Windows::W8 => CoreWindows::W8,
-            Windows::W81 => CoreWindows::W8_1,
-            Windows::W10 => CoreWindows::W10,
-            Windows::W11 => CoreWindows::W11,
+            Windows::Windows7 => CoreWindows::W7,
+            Windows::Windows8 => CoreWindows::W8,
+            Windows::Windows8_1 => CoreWindows::W8_1,
+            Windows::Windows10 => CoreWindows::W10,
+            Windows::Windows11 => CoreWindows::W11,
         },
         locks: match m.locks {
             Locks::PerMessage => CoreLocks::PerMessage,
@@ -125,15 +125,15 @@ pub(crate) fn profile(lab: &Lab) -> Config {
 /// The build number drivers are told.
 pub(crate) fn build_number(w: Windows) -> u32 {
     match w {
-        Windows::W2000 => 2195,
+        Windows::Windows2000 => 2195,
         Windows::Xp => 2600,
-        Windows::W2003 => 3790,
+        Windows::Server2003 => 3790,
         Windows::Vista => 6002,
-        Windows::W7 => 7601,
-        Windows::W8 => 9200,
-        Windows::W81 => 9600,
-        Windows::W10 => 19045,
-        Windows::W11 => 22631,
+        Windows::Windows7 => 7601,
+        Windows::Windows8 => 9200,
+        Windows::Windows8_1 => 9600,
+        Windows::Windows10 => 19045,
+        Windows::Windows11 => 22631,
     }
 }
 
