@@ -217,12 +217,10 @@ impl<D: Copy + Ord, A: Copy> DpcQueues<D, A> {
     fn take(&mut self, cpu: CpuId, threaded: bool) -> Option<DpcRecord<D, A>> {
         let queues = self.cpus.get_mut(cpu.0 as usize)?;
         let queue = if threaded { &mut queues.threaded } else { &mut queues.ordinary };
-        let Some(Entry { dpc, args, sequence }) = queue.pop_front() else {
-            if !threaded {
-                queues.requested = false;
-            }
-            return None;
-        };
+        let Entry { dpc, args, sequence } = queue.pop_front()?;
+        if queues.ordinary.is_empty() {
+            queues.requested = false;
+        }
         self.queued.remove(&dpc);
         self.running.push(Running { sequence, dpc, cpu });
         Some(DpcRecord { dpc, args, sequence, threaded })
