@@ -1,6 +1,6 @@
 //! What the kernel's HAL does to the machine, in the machine's terms.
 
-use dirql_machine::{DeviceId, Dest, Machine};
+use dirql_machine::{Dest, DeviceId, Machine};
 
 const COMMAND: u16 = 4;
 /// Memory and port decoding, and bus mastering: what firmware and the bus driver turn on for a started device.

@@ -74,7 +74,8 @@ impl System {
         cx.cpu = 0;
         loader::map_kernel(&mut cx)?;
         let module = loader::map_driver(&mut cx, &boot.image_name, boot.image)?;
-        let service = boot.image_name.rsplit_once('.').map_or(boot.image_name.as_str(), |(stem, _)| stem).to_owned();
+        let service =
+            boot.image_name.rsplit_once('.').map_or(boot.image_name.as_str(), |(stem, _)| stem).to_owned();
         life::begin(&mut cx, module, &service, boot.plan)?;
         Ok(Self::new(machine, kernel, boot.budget))
     }

@@ -72,11 +72,9 @@ pub(crate) fn dispatch(cx: &mut Cx<'_>, target: u64, at: u64) -> Result {
     }
     cx.w32(at + irp::STATUS, status)?;
     match io::complete(cx, at)? {
-        Outcome::Call { routine, args, then: Then::Io(IoThen::Complete(next)) } => Ok(Outcome::Call {
-            routine,
-            args,
-            then: Then::Io(IoThen::CompleteWith(next, status)),
-        }),
+        Outcome::Call { routine, args, then: Then::Io(IoThen::Complete(next)) } => {
+            Ok(Outcome::Call { routine, args, then: Then::Io(IoThen::CompleteWith(next, status)) })
+        }
         _ => Ok(Outcome::Ret(u64::from(status))),
     }
 }

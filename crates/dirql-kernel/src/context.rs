@@ -5,8 +5,8 @@
 //! by the kernel returns to the *return gate*, where the engine leaves the guest and the topmost frame goes on. A
 //! context that waits, spins or starts is likewise parked at the return gate, so there is one way to resume all.
 
-use crate::then::Then;
 use crate::stop::Stop;
+use crate::then::Then;
 
 /// What a kernel routine decided.
 #[derive(Clone, Debug)]
@@ -79,19 +79,43 @@ impl Wait {
     /// Waits for one dispatcher object, for ever.
     #[must_use]
     pub fn object(address: u64) -> Self {
-        Self { objects: vec![address], all: false, deadline: None, alertable: false, irp: None, dpc_fence: None, isr_fence: None }
+        Self {
+            objects: vec![address],
+            all: false,
+            deadline: None,
+            alertable: false,
+            irp: None,
+            dpc_fence: None,
+            isr_fence: None,
+        }
     }
 
     /// Waits for a moment.
     #[must_use]
     pub fn until(deadline: u64) -> Self {
-        Self { objects: vec![], all: false, deadline: Some(deadline), alertable: false, irp: None, dpc_fence: None, isr_fence: None }
+        Self {
+            objects: vec![],
+            all: false,
+            deadline: Some(deadline),
+            alertable: false,
+            irp: None,
+            dpc_fence: None,
+            isr_fence: None,
+        }
     }
 
     /// Waits for the completion of an IRP.
     #[must_use]
     pub fn irp(irp: u64) -> Self {
-        Self { objects: vec![], all: false, deadline: None, alertable: false, irp: Some(irp), dpc_fence: None, isr_fence: None }
+        Self {
+            objects: vec![],
+            all: false,
+            deadline: None,
+            alertable: false,
+            irp: Some(irp),
+            dpc_fence: None,
+            isr_fence: None,
+        }
     }
 }
 

@@ -137,7 +137,9 @@ pub(crate) fn release_mutex(cx: &mut Cx<'_>, at: u64) -> Res<i32> {
         return Err(Stop::bug_check(
             0x1E,
             [STATUS_MUTANT_NOT_OWNED, cx.caller(), at, owner],
-            format!("the mutex at {at:#x} was released by a thread that does not own it (STATUS_MUTANT_NOT_OWNED)"),
+            format!(
+                "the mutex at {at:#x} was released by a thread that does not own it (STATUS_MUTANT_NOT_OWNED)"
+            ),
         ));
     }
     let after = state.saturating_add(1);
@@ -191,7 +193,9 @@ fn consume(cx: &mut Cx<'_>, at: u64, thread: u32, kthread: u64) -> Res<bool> {
                 return Err(Stop::bug_check(
                     0x1E,
                     [STATUS_MUTANT_LIMIT, cx.caller(), at, 0],
-                    format!("the mutex at {at:#x} was acquired again too often (STATUS_MUTANT_LIMIT_EXCEEDED)"),
+                    format!(
+                        "the mutex at {at:#x} was acquired again too often (STATUS_MUTANT_LIMIT_EXCEEDED)"
+                    ),
                 ));
             };
             cx.w32(at + SIGNAL, after as u32)?;

@@ -5,8 +5,9 @@
 //! two of them.
 
 use dirql_core::{
-    Allocation, Arbiter, AssignedKind, Config, Core, CpuId, Dispatch, DpcInsert, DpcQueues, Drain, FlushTicket, Importance, Input, Irql,
-    LockKind, ObjectRequest, Param, Ports, SetId, Source, Step, SyncFault, SyncPlan, Topology,
+    Allocation, Arbiter, AssignedKind, Config, Core, CpuId, Dispatch, DpcInsert, DpcQueues, Drain,
+    FlushTicket, Importance, Input, Irql, LockKind, ObjectRequest, Param, Ports, SetId, Source, Step,
+    SyncFault, SyncPlan, Topology,
 };
 use dirql_event::{EventKind, InterruptSource};
 use dirql_machine::{Machine, MachineEventKind};
@@ -92,7 +93,8 @@ impl KernelPorts<'_> {
             }
             // A legacy connect on a vector: the lines that the arbiter gave that vector.
             Source::Vector(vector) => {
-                let lines: Vec<u32> = self.lines.iter().filter(|(v, _)| *v == vector).map(|(_, g)| *g).collect();
+                let lines: Vec<u32> =
+                    self.lines.iter().filter(|(v, _)| *v == vector).map(|(_, g)| *g).collect();
                 for gsi in lines {
                     self.m.ioapic_mask(gsi, masked);
                 }
@@ -131,7 +133,8 @@ impl Ports<u64> for KernelPorts<'_> {
     }
 
     fn free(&mut self, what: Allocation<u64>) {
-        let (Allocation::Object(at) | Allocation::Lock(at) | Allocation::Event(at) | Allocation::Table(at)) = what;
+        let (Allocation::Object(at) | Allocation::Lock(at) | Allocation::Event(at) | Allocation::Table(at)) =
+            what;
         // Only what this port allocated comes back here.
         let _ = self.pool.free(&mut self.m.mem, at);
     }
@@ -157,7 +160,10 @@ fn lines(k: &Kernel) -> Vec<(u8, u32)> {
 }
 
 /// Runs `f` with the core and its ports.
-pub(crate) fn with_core<T>(cx: &mut Cx<'_>, f: impl FnOnce(&mut Core<u64, u64>, &mut KernelPorts<'_>) -> T) -> T {
+pub(crate) fn with_core<T>(
+    cx: &mut Cx<'_>,
+    f: impl FnOnce(&mut Core<u64, u64>, &mut KernelPorts<'_>) -> T,
+) -> T {
     let lines = lines(cx.k);
     let k = &mut *cx.k;
     let mut ports = KernelPorts { m: cx.m, pool: &mut k.pool, pdos: &k.io.pdos, lines };
@@ -238,7 +244,9 @@ impl IsrThen {
                 let ns = cx.now() - since;
                 cx.event(EventKind::IsrExit { vector: u32::from(vector), claimed: al != 0, ns });
                 let irql = Irql(cx.irql());
-                let step = with_core(cx, |core, ports| core.step(&mut dispatch, Input::IsrReturned { al, irql }, ports));
+                let step = with_core(cx, |core, ports| {
+                    core.step(&mut dispatch, Input::IsrReturned { al, irql }, ports)
+                });
                 carry_out(cx, dispatch, step, vector)
             }
             Self::Drain => drain_next(cx),
@@ -250,7 +258,10 @@ impl IsrThen {
                     return Err(Stop::bug_check(
                         0xC8,
                         [u64::from(cx.irql()) << 16 | 2 << 8, routine, 0, 0],
-                        format!("a DPC routine returned at IRQL {}; it was called at DISPATCH_LEVEL (2)", cx.irql()),
+                        format!(
+                            "a DPC routine returned at IRQL {}; it was called at DISPATCH_LEVEL (2)",
+                            cx.irql()
+                        ),
                     ));
                 }
                 drain_next(cx)
@@ -376,7 +387,13 @@ fn carry_out(cx: &mut Cx<'_>, mut dispatch: Dispatch, mut step: Step<u64, u64>, 
             Step::ReleaseLock { lock, kind, .. } => release(cx, lock, kind)?,
             Step::QueuePassive { vector, start_worker } => {
                 if start_worker {
-                    crate::sched::spawn(cx, "passive-level interrupt", Then::Isr(IsrThen::Passive(vector)), true, 24)?;
+                    crate::sched::spawn(
+                        cx,
+                        "passive-level interrupt",
+                        Then::Isr(IsrThen::Passive(vector)),
+                        true,
+                        24,
+                    )?;
                 }
             }
             Step::Unexpected { vector } => cx.event(EventKind::Unexpected { vector: u32::from(vector) }),
@@ -399,7 +416,10 @@ fn carry_out(cx: &mut Cx<'_>, mut dispatch: Dispatch, mut step: Step<u64, u64>, 
                 return Ok(Outcome::End);
             }
             Step::BugCheck(b) => {
-                return Err(stop_of(b, "the interrupt service routine returned at another IRQL than it was called at"));
+                return Err(stop_of(
+                    b,
+                    "the interrupt service routine returned at another IRQL than it was called at",
+                ));
             }
         }
         step = with_core(cx, |core, ports| core.step(&mut dispatch, Input::Continue, ports));
@@ -462,7 +482,8 @@ pub(crate) fn insert_dpc(cx: &mut Cx<'_>, dpc: u64, arg1: u64, arg2: u64) -> std
     cx.w64(dpc + 56, queue)?;
     let current = CpuId(cx.cpu as u32);
     // Threaded DPCs run as ordinary ones, which is what ThreadDpcEnable = 0 gives (spec 4.7).
-    let outcome = cx.k.interrupts.dpcs.insert(DpcInsert { dpc, args, target, current, importance, threaded: false });
+    let outcome =
+        cx.k.interrupts.dpcs.insert(DpcInsert { dpc, args, target, current, importance, threaded: false });
     if outcome.inserted {
         cx.event(EventKind::DpcQueued { routine: args.routine, target: target.unwrap_or(current).0 });
         if let Drain::Ipi(cpu) = outcome.drain {
@@ -507,7 +528,9 @@ pub(crate) fn sync_fault(fault: SyncFault<u64, u64>, interrupt: u64) -> Stop {
         SyncFault::NotConnected => Stop::bug_check(
             0xD1,
             [interrupt, 0, 0, 0],
-            format!("the interrupt object at {interrupt:#x} is not connected (NULL, never connected, or disconnected)"),
+            format!(
+                "the interrupt object at {interrupt:#x} is not connected (NULL, never connected, or disconnected)"
+            ),
         ),
         SyncFault::IrqlTooHigh { current, limit } => Stop::bug_check(
             0x9,
@@ -545,10 +568,13 @@ pub(crate) fn drain_machine_events(cx: &mut Cx<'_>) {
     for event in cx.m.take_events() {
         let (device, source) = match event.kind {
             MachineEventKind::Line { device, gsi, asserted: true } => (device, InterruptSource::Line { gsi }),
-            MachineEventKind::Message { device, message, .. } => (device, InterruptSource::Message { message }),
+            MachineEventKind::Message { device, message, .. } => {
+                (device, InterruptSource::Message { message })
+            }
             _ => continue,
         };
-        let name = cx.k.io.pdos.iter().find(|p| p.machine == device).map_or_else(String::new, |p| p.name.clone());
+        let name =
+            cx.k.io.pdos.iter().find(|p| p.machine == device).map_or_else(String::new, |p| p.name.clone());
         cx.k.record(event.time, None, 0, EventKind::InterruptRaised { device: name, source });
     }
 }

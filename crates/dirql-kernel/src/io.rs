@@ -300,12 +300,20 @@ pub(crate) fn call_driver(cx: &mut Cx<'_>, target: u64, at: u64) -> Result {
         return crate::bus::dispatch(cx, target, at);
     }
     if major > 0x1b {
-        return Err(Stop::bug_check(0x1E, [0xC000_0005, 0, 0, 0], format!("IRP major function {major:#x} does not exist")));
+        return Err(Stop::bug_check(
+            0x1E,
+            [0xC000_0005, 0, 0, 0],
+            format!("IRP major function {major:#x} does not exist"),
+        ));
     }
     let routine = cx.r64(driver_object + driver::MAJOR + 8 * u64::from(major))?;
     if routine == 0 {
         // The I/O manager fills the table before DriverEntry; a driver that stores NULL there crashes on Windows too.
-        return Err(Stop::bug_check(0xD1, [0, 0, 8, 0], format!("the driver's MajorFunction[{major:#x}] is NULL")));
+        return Err(Stop::bug_check(
+            0xD1,
+            [0, 0, 8, 0],
+            format!("the driver's MajorFunction[{major:#x}] is NULL"),
+        ));
     }
     Ok(Outcome::Call { routine, args: vec![target, at], then: Then::Ret })
 }
@@ -343,10 +351,16 @@ pub(crate) fn complete(cx: &mut Cx<'_>, at: u64) -> Result {
         cx.w64(at + irp::CURRENT_STACK, here + stack::SIZE)?;
         cx.w64(here + stack::COMPLETION, 0)?;
         let ok = (status as i32) >= 0;
-        let wanted = (ok && control & SUCCESS != 0) || (!ok && control & ERROR != 0) || (cancelled && control & CANCEL != 0);
+        let wanted = (ok && control & SUCCESS != 0)
+            || (!ok && control & ERROR != 0)
+            || (cancelled && control & CANCEL != 0);
         if wanted && routine != 0 {
             let object = if location < count { cx.r64(here + stack::SIZE + stack::DEVICE)? } else { 0 };
-            return Ok(Outcome::Call { routine, args: vec![object, at, context], then: Then::Io(IoThen::Complete(at)) });
+            return Ok(Outcome::Call {
+                routine,
+                args: vec![object, at, context],
+                then: Then::Io(IoThen::Complete(at)),
+            });
         }
         if control & PENDING != 0 && location < count {
             let above = here + stack::SIZE;
@@ -429,7 +443,12 @@ pub(crate) fn put_unicode(cx: &mut Cx<'_>, at: u64, text: &str) -> std::result::
     let mut bytes: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
     let len = bytes.len() as u16;
     bytes.extend([0, 0]);
-    let buffer = cx.k.pool.alloc(&mut cx.m.mem, bytes.len() as u64, PoolKind::NonPaged, u32::from_le_bytes(*b"IoNm"))?;
+    let buffer = cx.k.pool.alloc(
+        &mut cx.m.mem,
+        bytes.len() as u64,
+        PoolKind::NonPaged,
+        u32::from_le_bytes(*b"IoNm"),
+    )?;
     cx.put(buffer, &bytes)?;
     cx.w16(at, len)?;
     cx.w16(at + 2, len + 2)?;
@@ -492,7 +511,11 @@ pub(crate) fn new_device(
 /// Deletes a device object.
 pub(crate) fn delete_device(cx: &mut Cx<'_>, at: u64) -> std::result::Result<(), Stop> {
     let Some(d) = cx.k.io.devices.remove(&at) else {
-        return Err(Stop::bug_check(0x1, [at, 0, 0, 0], format!("IoDeleteDevice on {at:#x}, which is no device object")));
+        return Err(Stop::bug_check(
+            0x1,
+            [at, 0, 0, 0],
+            format!("IoDeleteDevice on {at:#x}, which is no device object"),
+        ));
     };
     if let Some(n) = d.name {
         cx.k.io.names.remove(&n.to_lowercase());
@@ -532,7 +555,9 @@ pub fn resolve_name(k: &Kernel, name: &str) -> Option<u64> {
         if let Some(&at) = k.io.names.get(&name) {
             return Some(at);
         }
-        if let Some(i) = k.io.interfaces.iter().find(|i| canonical(&i.link) == name || i.guid.to_lowercase() == name) {
+        if let Some(i) =
+            k.io.interfaces.iter().find(|i| canonical(&i.link) == name || i.guid.to_lowercase() == name)
+        {
             return i.enabled.then_some(i.pdo);
         }
         let next = k.io.links.get(&name).or_else(|| k.io.links.get(&format!("\\??\\{name}")))?;
@@ -611,7 +636,11 @@ impl IoThen {
         let irql = cx.k.pool.alloc(&mut cx.m.mem, 16, PoolKind::NonPaged, u32::from_le_bytes(*b"Csq "))?;
         cx.w64(irql, 0)?;
         let routine = cx.r64(csq + csq_routine::ACQUIRE)?;
-        Ok(Outcome::Call { routine, args: vec![csq, irql], then: Then::Io(Self::Csq { csq, irp, context, step, irql }) })
+        Ok(Outcome::Call {
+            routine,
+            args: vec![csq, irql],
+            then: Then::Io(Self::Csq { csq, irp, context, step, irql }),
+        })
     }
 }
 

@@ -6,6 +6,7 @@ use dirql_event::{Event, EventKind};
 use dirql_x86::Regs;
 
 use crate::context::Frame;
+use crate::exports::ke::KeState;
 use crate::interrupt::Interrupts;
 use crate::io::IoState;
 use crate::life::Life;
@@ -13,7 +14,6 @@ use crate::loader::Modules;
 use crate::pool::Pool;
 use crate::registry::Registry;
 use crate::thread::Thread;
-use crate::exports::ke::KeState;
 
 /// An ISR or DPC activation on a processor: what it interrupted and the kernel routines in progress in it.
 #[derive(Clone, Debug)]

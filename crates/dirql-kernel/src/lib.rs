@@ -3,13 +3,13 @@
 //! It knows the machine and the interrupt core; it never knows device models, files or the terminal. Everything a
 //! driver waits in is data ([`context`]), so the whole system is `Clone`.
 
-pub mod context;
-pub mod boot;
 mod board;
+pub mod boot;
 mod bus;
+pub mod context;
 pub mod cx;
-mod exports;
 mod dispatcher;
+mod exports;
 pub mod interrupt;
 pub mod io;
 pub mod kernel;
@@ -22,5 +22,5 @@ mod sched;
 pub mod stop;
 pub mod system;
 pub mod then;
-mod timer;
 pub mod thread;
+mod timer;

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use dirql_core::{ArbiterKind, ArbiterRequest, Assigned, AssignedKind, Irql, Mode, Polarity, Policy, Priority, Share};
+use dirql_core::{
+    ArbiterKind, ArbiterRequest, Assigned, AssignedKind, Irql, Mode, Polarity, Policy, Priority, Share,
+};
 use dirql_event::{EventKind, ResourceKind, ResourceLine, StepOutcome};
 use dirql_machine::{BarKind, DeviceId};
 
@@ -258,7 +260,8 @@ impl Life {
     /// What everything waits for, when nothing can go on.
     #[must_use]
     pub fn waiting_for(&self, k: &Kernel) -> String {
-        let mut parts: Vec<String> = self.doing.values().map(|d| format!("the workload is at `{d}`")).collect();
+        let mut parts: Vec<String> =
+            self.doing.values().map(|d| format!("the workload is at `{d}`")).collect();
         for t in k.threads.values() {
             if let ThreadState::Waiting(w) = &t.state {
                 if let Some(r) = w.irp.and_then(|i| k.io.requests.get(&i)) {
@@ -283,7 +286,8 @@ impl Life {
 /// # Errors
 /// Guest memory is short.
 pub fn begin(cx: &mut Cx<'_>, module: usize, service: &str, plan: Plan) -> std::result::Result<(), Stop> {
-    let bus = cx.k.pool.alloc(&mut cx.m.mem, driver::SIZE, PoolKind::NonPaged, u32::from_le_bytes(*b"Driv"))?;
+    let bus =
+        cx.k.pool.alloc(&mut cx.m.mem, driver::SIZE, PoolKind::NonPaged, u32::from_le_bytes(*b"Driv"))?;
     cx.w16(bus, 4)?;
     cx.w16(bus + 2, driver::SIZE as u16)?;
     cx.k.io.bus_driver = bus;
@@ -392,7 +396,8 @@ impl LifeThen {
                 let pdo = cx.k.io.pdos[i].object;
                 if (status as i32) < 0 || io::top_of(cx, pdo)? == pdo {
                     // No stack was built: nothing to start.
-                    cx.k.life.queues[q].retain(|j| !matches!(j, Job::Start(n) | Job::PnpMinor(n, _) if *n == i));
+                    cx.k.life.queues[q]
+                        .retain(|j| !matches!(j, Job::Start(n) | Job::PnpMinor(n, _) if *n == i));
                 }
                 next(cx, q)
             }
@@ -406,13 +411,20 @@ impl LifeThen {
                     cx.event(EventKind::IrpPending { id });
                 }
                 let asynchronous = pending.step.as_ref().and_then(|s| match &s.action {
-                    Do::Ioctl { request, .. } | Do::Read { request, .. } | Do::Write { request, .. } => request.clone(),
+                    Do::Ioctl { request, .. } | Do::Read { request, .. } | Do::Write { request, .. } => {
+                        request.clone()
+                    }
                     _ => None,
                 });
                 if let Some(name) = asynchronous {
                     if let Some(step) = &pending.step {
                         let (index, what) = (step.index, step.what.clone());
-                        cx.event(EventKind::Step { index, what, status: Some(status), outcome: StepOutcome::Pending });
+                        cx.event(EventKind::Step {
+                            index,
+                            what,
+                            status: Some(status),
+                            outcome: StepOutcome::Pending,
+                        });
                     }
                     cx.k.life.requests.insert(name, *pending);
                     return next(cx, q);
@@ -497,7 +509,14 @@ fn after_pnp(cx: &mut Cx<'_>, q: usize, i: usize, minor: u8, status: u32) -> std
 }
 
 /// Records how a step ended.
-fn end_step(cx: &mut Cx<'_>, step: &Step, status: Option<u32>, output: Option<&[u8]>, information: Option<u64>, took: u64) {
+fn end_step(
+    cx: &mut Cx<'_>,
+    step: &Step,
+    status: Option<u32>,
+    output: Option<&[u8]>,
+    information: Option<u64>,
+    took: u64,
+) {
     let hex = |b: &[u8]| b.iter().map(|x| format!("{x:02x}")).collect::<Vec<_>>().join(" ");
     let e = &step.expect;
     let wrong = |what: &str, expected: String, got: String| {
@@ -542,16 +561,23 @@ fn next(cx: &mut Cx<'_>, q: usize) -> Result {
         Job::Entry => {
             let object = cx.k.life.driver_object;
             let entry = cx.k.modules.drivers[cx.k.life.module].entry;
-            let path = cx.k.pool.alloc(&mut cx.m.mem, 16, PoolKind::NonPaged, u32::from_le_bytes(*b"Reg "))?;
+            let path =
+                cx.k.pool.alloc(&mut cx.m.mem, 16, PoolKind::NonPaged, u32::from_le_bytes(*b"Reg "))?;
             let service = io::read_unicode(cx, cx.r64(object + 0x30)? + 0x18)?;
-            io::put_unicode(cx, path, &format!("\\Registry\\Machine\\System\\CurrentControlSet\\Services\\{service}"))?;
+            io::put_unicode(
+                cx,
+                path,
+                &format!("\\Registry\\Machine\\System\\CurrentControlSet\\Services\\{service}"),
+            )?;
             call(entry, vec![object, path], LifeThen::Entered(q))
         }
         Job::AddDevice(i) => {
             let object = cx.k.life.driver_object;
             let add = cx.r64(cx.r64(object + 0x30)? + 8)?;
             if add == 0 {
-                return Err(cx.missing("a legacy driver (one that sets no AddDevice) on a Plug and Play device"));
+                return Err(
+                    cx.missing("a legacy driver (one that sets no AddDevice) on a Plug and Play device")
+                );
             }
             let pdo = cx.k.io.pdos[i].object;
             call(add, vec![object, pdo], LifeThen::Added(q, i))
@@ -570,15 +596,14 @@ fn next(cx: &mut Cx<'_>, q: usize) -> Result {
             do_step(cx, q, step)
         }
         Job::JoinThreads => {
-            let objects: Vec<u64> = cx
-                .k
-                .life
-                .threads
-                .values()
-                .filter_map(|id| cx.k.threads.get(id))
-                .filter(|t| t.state != ThreadState::Terminated)
-                .map(|t| t.kthread)
-                .collect();
+            let objects: Vec<u64> =
+                cx.k.life
+                    .threads
+                    .values()
+                    .filter_map(|id| cx.k.threads.get(id))
+                    .filter(|t| t.state != ThreadState::Terminated)
+                    .map(|t| t.kthread)
+                    .collect();
             match objects.first() {
                 Some(&o) => {
                     cx.k.life.queues[q].push_front(Job::JoinThreads);
@@ -612,7 +637,13 @@ fn call(routine: u64, args: Vec<u64>, then: LifeThen) -> Result {
 }
 
 /// A request of the kernel's own for a device stack, ready to be sent.
-fn request(cx: &mut Cx<'_>, target: u64, file: u64, major: u8, minor: u8) -> std::result::Result<Pending, Stop> {
+fn request(
+    cx: &mut Cx<'_>,
+    target: u64,
+    file: u64,
+    major: u8,
+    minor: u8,
+) -> std::result::Result<Pending, Stop> {
     let top = io::top_of(cx, target)?;
     let stacks = cx.r8(top + device::STACK_SIZE)?.max(1);
     let at = io::new_irp(cx, stacks)?;
@@ -684,7 +715,15 @@ fn start(cx: &mut Cx<'_>, q: usize, i: usize) -> Result {
         one.extend([0; 4]);
         raw.push(one.clone());
         translated.push(one);
-        lines.push(ResourceLine { kind, start, length: len, vector: None, irql: None, cpus: vec![], shared: false });
+        lines.push(ResourceLine {
+            kind,
+            start,
+            length: len,
+            vector: None,
+            irql: None,
+            cpus: vec![],
+            shared: false,
+        });
     }
     let cpus = |mask: u64| (0..64).filter(|c| mask >> c & 1 == 1).collect::<Vec<u32>>();
     // Multi-message MSI is one descriptor pair; everything else one a message or line.
@@ -740,7 +779,12 @@ fn start(cx: &mut Cx<'_>, q: usize, i: usize) -> Result {
         let mut bytes = vec![1, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0, 1, 0, 1, 0];
         bytes.extend((list.len() as u32).to_le_bytes());
         bytes.extend(list.concat());
-        let to = cx.k.pool.alloc(&mut cx.m.mem, bytes.len() as u64, PoolKind::NonPaged, u32::from_le_bytes(*b"PnpR"))?;
+        let to = cx.k.pool.alloc(
+            &mut cx.m.mem,
+            bytes.len() as u64,
+            PoolKind::NonPaged,
+            u32::from_le_bytes(*b"PnpR"),
+        )?;
         cx.put(to, &bytes)?;
         cx.w64(next + at, to)?;
     }
@@ -754,8 +798,18 @@ fn program(cx: &mut Cx<'_>, d: &PlanDevice, assigned: &[Assigned]) {
     for a in assigned {
         match a.kind {
             AssignedKind::Line { gsi } => {
-                cx.m.ioapic_route(gsi, a.vector, a.mode == Mode::Level, true, crate::board::dest(a.affinity.mask));
-                cx.m.ioapic_mask(gsi, true);
+                // A line that another device's driver has opened already keeps its route and stays open.
+                let open = cx.k.interrupts.core.objects().any(|(_, o)| o.vector == a.vector);
+                if !open {
+                    cx.m.ioapic_route(
+                        gsi,
+                        a.vector,
+                        a.mode == Mode::Level,
+                        true,
+                        crate::board::dest(a.affinity.mask),
+                    );
+                    cx.m.ioapic_mask(gsi, true);
+                }
             }
             AssignedKind::Message { entry, .. } => {
                 let (address, data) = message_of(a);
@@ -778,12 +832,9 @@ pub(crate) fn message_of(a: &Assigned) -> (u64, u32) {
 }
 
 fn device_index(cx: &Cx<'_>, name: &str) -> std::result::Result<usize, Stop> {
-    cx.k.life
-        .plan
-        .devices
-        .iter()
-        .position(|d| d.name == name)
-        .ok_or_else(|| Stop::Internal(format!("a step names device \"{name}\", which the lab's checks should have refused")))
+    cx.k.life.plan.devices.iter().position(|d| d.name == name).ok_or_else(|| {
+        Stop::Internal(format!("a step names device \"{name}\", which the lab's checks should have refused"))
+    })
 }
 
 fn do_step(cx: &mut Cx<'_>, q: usize, step: Box<Step>) -> Result {
@@ -804,11 +855,18 @@ fn do_step(cx: &mut Cx<'_>, q: usize, step: Box<Step>) -> Result {
             // Parameters.Create: SecurityContext, Options, FileAttributes, ShareAccess, EaLength.
             cx.w32(here + stack::PARAMS + 8, 1 << 24)?;
             cx.w16(here + stack::PARAMS + 0x12, 7)?;
-            send(cx, q, target, Pending { kind: After::Opened { handle, file, device: target }, step: Some(step), ..p })
+            send(
+                cx,
+                q,
+                target,
+                Pending { kind: After::Opened { handle, file, device: target }, step: Some(step), ..p },
+            )
         }
         Do::Close { handle } => close(cx, q, &handle.clone(), Some(step)),
         Do::Ioctl { handle, internal, code, input, output, .. } => {
-            let Some(&(file, target)) = cx.k.life.handles.get(&handle) else { return no_handle(cx, q, &step) };
+            let Some(&(file, target)) = cx.k.life.handles.get(&handle) else {
+                return no_handle(cx, q, &step);
+            };
             let p = request(cx, target, file, if internal { 0xf } else { 0xe }, 0)?;
             let at = p.irp;
             let here = cx.r64(at + irp::CURRENT_STACK)? - stack::SIZE;
@@ -827,7 +885,8 @@ fn do_step(cx: &mut Cx<'_>, q: usize, step: Box<Step>) -> Result {
                 let inp = cx.k.pool.alloc(&mut cx.m.mem, size.max(1), PoolKind::NonPaged, tag)?;
                 cx.put(inp, &input)?;
                 cx.w64(here + stack::PARAMS + 0x18, inp)?;
-                let buf = cx.k.pool.alloc(&mut cx.m.mem, u64::from(output).max(1), PoolKind::NonPaged, tag)?;
+                let buf =
+                    cx.k.pool.alloc(&mut cx.m.mem, u64::from(output).max(1), PoolKind::NonPaged, tag)?;
                 cx.w64(at + irp::USER_BUFFER, buf)?;
                 out = Output::System { at: buf, length: output };
             } else if size > 0 {
@@ -843,7 +902,9 @@ fn do_step(cx: &mut Cx<'_>, q: usize, step: Box<Step>) -> Result {
             }
             send(cx, q, target, Pending { output: out, step: Some(step), ..p })
         }
-        Do::Read { handle, length, offset, .. } => transfer(cx, q, step, &handle, 3, vec![0; length as usize], offset),
+        Do::Read { handle, length, offset, .. } => {
+            transfer(cx, q, step, &handle, 3, vec![0; length as usize], offset)
+        }
         Do::Write { handle, data, offset, .. } => transfer(cx, q, step, &handle, 4, data, offset),
         Do::WaitRequest(name) => match cx.k.life.requests.remove(&name) {
             Some(mut p) => {
@@ -863,7 +924,9 @@ fn do_step(cx: &mut Cx<'_>, q: usize, step: Box<Step>) -> Result {
             let at = cx.k.life.requests.get(&name).map(|p| p.irp);
             done(cx, &step, None);
             match at {
-                Some(at) if !cx.k.io.completed.contains_key(&at) => io::cancel(cx, at, Then::Life(LifeThen::Next(q))),
+                Some(at) if !cx.k.io.completed.contains_key(&at) => {
+                    io::cancel(cx, at, Then::Life(LifeThen::Next(q)))
+                }
                 _ => next(cx, q),
             }
         }
@@ -924,14 +987,27 @@ fn no_handle(cx: &mut Cx<'_>, q: usize, step: &Step) -> Result {
 }
 
 fn direct_buffer(cx: &mut Cx<'_>, at: u64, data: &[u8]) -> std::result::Result<Output, Stop> {
-    let buffer = cx.k.pool.alloc(&mut cx.m.mem, data.len().max(1) as u64, PoolKind::NonPaged, u32::from_le_bytes(*b"IoUB"))?;
+    let buffer = cx.k.pool.alloc(
+        &mut cx.m.mem,
+        data.len().max(1) as u64,
+        PoolKind::NonPaged,
+        u32::from_le_bytes(*b"IoUB"),
+    )?;
     cx.put(buffer, data)?;
     let mdl = crate::exports::mm::mdl_for(cx, buffer, data.len() as u32)?;
     cx.w64(at + irp::MDL, mdl)?;
     Ok(Output::Mdl { mdl, buffer, length: data.len() as u32 })
 }
 
-fn transfer(cx: &mut Cx<'_>, q: usize, step: Box<Step>, handle: &str, major: u8, data: Vec<u8>, offset: u64) -> Result {
+fn transfer(
+    cx: &mut Cx<'_>,
+    q: usize,
+    step: Box<Step>,
+    handle: &str,
+    major: u8,
+    data: Vec<u8>,
+    offset: u64,
+) -> Result {
     let Some(&(file, target)) = cx.k.life.handles.get(handle) else { return no_handle(cx, q, &step) };
     let p = request(cx, target, file, major, 0)?;
     let at = p.irp;
@@ -947,7 +1023,12 @@ fn transfer(cx: &mut Cx<'_>, q: usize, step: Box<Step>, handle: &str, major: u8,
             out = direct_buffer(cx, at, &data)?;
         } else {
             // DO_BUFFERED_IO, or neither: then the same memory is the user's buffer.
-            let buf = cx.k.pool.alloc(&mut cx.m.mem, data.len() as u64, PoolKind::NonPaged, u32::from_le_bytes(*b"IoSB"))?;
+            let buf = cx.k.pool.alloc(
+                &mut cx.m.mem,
+                data.len() as u64,
+                PoolKind::NonPaged,
+                u32::from_le_bytes(*b"IoSB"),
+            )?;
             cx.put(buf, &data)?;
             let field = if flags & 4 != 0 { irp::SYSTEM_BUFFER } else { irp::USER_BUFFER };
             cx.w64(at + field, buf)?;

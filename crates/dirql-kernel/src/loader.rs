@@ -198,14 +198,18 @@ fn symbol_name(symbol: &Symbol) -> String {
 }
 
 fn ours(module: &str) -> bool {
-    matches!(module.to_ascii_lowercase().as_str(), "ntoskrnl.exe" | "hal.dll" | "ntkrnlpa.exe" | "ntkrnlmp.exe" | "wdm.dll")
+    matches!(
+        module.to_ascii_lowercase().as_str(),
+        "ntoskrnl.exe" | "hal.dll" | "ntkrnlpa.exe" | "ntkrnlmp.exe" | "wdm.dll"
+    )
 }
 
 /// Is this import one that dirql implements?
 #[must_use]
 pub fn implemented(module: &str, name: &str) -> bool {
     ours(module)
-        && (exports::FAMILIES.iter().any(|f| f.iter().any(|e| e.name == name)) || data::DATA.iter().any(|(n, _)| *n == name))
+        && (exports::FAMILIES.iter().any(|f| f.iter().any(|e| e.name == name))
+            || data::DATA.iter().any(|(n, _)| *n == name))
 }
 
 /// Names of all implemented exports, sorted: routines with their highest IRQL, data with none.
@@ -296,7 +300,9 @@ pub(crate) fn walk_stack(cx: &Cx<'_>, rip: u64) -> Vec<String> {
     for slot in 0..256u64 {
         let Ok(value) = cx.m.mem.read_u64(Va(rsp.wrapping_add(slot * 8))) else { break };
         if let Some((m, rva)) = cx.k.modules.locate(value)
-            && m.image.sections.iter().any(|s| s.executable && rva >= u64::from(s.rva) && rva < u64::from(s.rva) + u64::from(s.virtual_size))
+            && m.image.sections.iter().any(|s| {
+                s.executable && rva >= u64::from(s.rva) && rva < u64::from(s.rva) + u64::from(s.virtual_size)
+            })
         {
             let text = cx.k.modules.describe(value);
             if out.last() != Some(&text) {

@@ -33,12 +33,23 @@ pub(crate) fn new_stack(cx: &mut Cx<'_>) -> Result<(u64, u64), Stop> {
 }
 
 /// Starts a thread that begins with the continuation `start`. It is ready at once.
-pub(crate) fn spawn(cx: &mut Cx<'_>, name: &str, start: Then, native: bool, priority: u8) -> Result<u32, Stop> {
+pub(crate) fn spawn(
+    cx: &mut Cx<'_>,
+    name: &str,
+    start: Then,
+    native: bool,
+    priority: u8,
+) -> Result<u32, Stop> {
     if cx.k.threads.values().filter(|t| t.state != ThreadState::Terminated).count() >= MAX_THREADS {
         return Err(Stop::OutOfMemory);
     }
     let stack = new_stack(cx)?;
-    let kthread = cx.k.pool.alloc(&mut cx.m.mem, KTHREAD_SIZE, crate::pool::PoolKind::NonPaged, u32::from_le_bytes(*b"Thre"))?;
+    let kthread = cx.k.pool.alloc(
+        &mut cx.m.mem,
+        KTHREAD_SIZE,
+        crate::pool::PoolKind::NonPaged,
+        u32::from_le_bytes(*b"Thre"),
+    )?;
     cx.w8(kthread, DISPATCHER_THREAD)?;
     cx.w32(kthread + 4, 0)?;
     cx.w64(kthread + 8, kthread + 8)?;
@@ -86,7 +97,9 @@ pub(crate) fn wake_waiters(cx: &mut Cx<'_>, object: u64) -> Result<(), Stop> {
         })
         .collect();
     for id in waiting {
-        let Some(ThreadState::Waiting(wait)) = cx.k.threads.get(&id).map(|t| t.state.clone()) else { continue };
+        let Some(ThreadState::Waiting(wait)) = cx.k.threads.get(&id).map(|t| t.state.clone()) else {
+            continue;
+        };
         if let Some(status) = dispatcher::try_satisfy(cx, &wait, id)? {
             ready(cx.k, id, u64::from(status));
         }
@@ -232,9 +245,9 @@ pub(crate) fn reschedule(cx: &mut Cx<'_>) {
     let now = cx.now();
     let current = cx.k.current_thread(cpu).map(|t| t.priority);
     let best = (0..32).rev().find_map(|p| {
-        let at = cx.k.ready[p].iter().position(|id| {
-            cx.k.threads.get(id).is_some_and(|t| t.affinity >> cpu & 1 == 1)
-        })?;
+        let at = cx.k.ready[p]
+            .iter()
+            .position(|id| cx.k.threads.get(id).is_some_and(|t| t.affinity >> cpu & 1 == 1))?;
         Some((p, at))
     });
     let Some((p, at)) = best else { return };

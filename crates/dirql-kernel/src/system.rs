@@ -94,7 +94,8 @@ impl System {
     /// All processors are idle: let time or a device bring something.
     fn idle(&mut self) -> Option<Ended> {
         let machine_next = self.machine.next_event_time();
-        let kernel_next = [timer::next_due(&self.kernel), sched::next_deadline(&self.kernel)].into_iter().flatten().min();
+        let kernel_next =
+            [timer::next_due(&self.kernel), sched::next_deadline(&self.kernel)].into_iter().flatten().min();
         // An arrival happens whenever every processor is idle, in source order.
         if self.machine.idle_arrival() {
             return None;
@@ -279,7 +280,11 @@ fn export_call(cx: &mut Cx<'_>, rip: u64) -> Result<bool, Stop> {
             return Err(Stop::MissingExport { module: module.clone(), name: name.clone(), caller });
         }
         None => {
-            return Err(Stop::bug_check(0x1E, [0xC000_0005, rip, 8, rip], "the driver jumped into the kernel's address range, at no routine"));
+            return Err(Stop::bug_check(
+                0x1E,
+                [0xC000_0005, rip, 8, rip],
+                "the driver jumped into the kernel's address range, at no routine",
+            ));
         }
     };
     let irql = cx.irql();
@@ -287,7 +292,10 @@ fn export_call(cx: &mut Cx<'_>, rip: u64) -> Result<bool, Stop> {
         return Err(Stop::BugCheck(BugCheck {
             code: 0xC4,
             params: [0x0002_0011, u64::from(irql), u64::from(export.max_irql), caller],
-            reason: format!("{} called at IRQL {irql}; it may be called at IRQL {} or below", export.name, export.max_irql),
+            reason: format!(
+                "{} called at IRQL {irql}; it may be called at IRQL {} or below",
+                export.name, export.max_irql
+            ),
             rip: caller,
         }));
     }

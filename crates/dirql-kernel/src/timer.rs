@@ -122,7 +122,8 @@ pub(crate) fn next_due(k: &Kernel) -> Option<u64> {
 pub(crate) fn expire(cx: &mut Cx<'_>) -> Res<()> {
     let now = cx.now();
     // Taken first: a short period that is due again already expires at the next boundary, so this ends.
-    let due: Vec<((u64, u64), u64)> = cx.k.ke.timers.range(..=(now, u64::MAX)).map(|(&key, &at)| (key, at)).collect();
+    let due: Vec<((u64, u64), u64)> =
+        cx.k.ke.timers.range(..=(now, u64::MAX)).map(|(&key, &at)| (key, at)).collect();
     for (key, at) in due {
         // An earlier expiry may have woken nothing that runs yet, so the timer is still armed; be strict all the same.
         if cx.k.ke.timers.get(&key) != Some(&at) {

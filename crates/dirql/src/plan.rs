@@ -7,7 +7,10 @@ use dirql_devices::PropValue;
 use dirql_kernel::life::{Do, Expect, Plan, PlanDevice, Step as PlanStep, Wants};
 use dirql_machine::{Machine, MachineConfig, PciSlotConfig};
 
-use crate::lab::{Action, Delivery, DeviceLab, Interrupts, Lab, Locks, PowerTarget, SetTarget, Setting, Step, WaitFor, Windows};
+use crate::lab::{
+    Action, Delivery, DeviceLab, Interrupts, Lab, Locks, PowerTarget, SetTarget, Setting, Step, WaitFor,
+    Windows,
+};
 use crate::problem::InputError;
 
 /// The first GSI that PCI lines use: below it are the ISA interrupts.
@@ -29,7 +32,9 @@ pub(crate) fn plan(lab: &Lab) -> Result<(Machine, Plan), InputError> {
     let driven: Vec<&String> = lab.drivers.iter().flat_map(|d| &d.devices).collect();
     let mut devices = vec![];
     for (i, d) in lab.devices.iter().enumerate() {
-        let wrong = |message: String| InputError::new(lab.path.as_deref(), format!("device \"{}\": {message}", d.name), None);
+        let wrong = |message: String| {
+            InputError::new(lab.path.as_deref(), format!("device \"{}\": {message}", d.name), None)
+        };
         let model = dirql_devices::build(&d.model, &properties(d)).map_err(|e| wrong(e.to_string()))?;
         let gsi = d.gsi.unwrap_or(FIRST_GSI + i as u32 % GSIS);
         let slot = PciSlotConfig { gsi: Some(gsi) };
@@ -177,7 +182,11 @@ fn convert(step: &Step, index: u32, first: &str, last: &mut String) -> Result<Pl
         Action::SurpriseRemove { device: d } => Do::Pnp { device: device(d), minor: 0x17 },
         other => {
             // The lab's own list of what is lacking refuses these before a run begins.
-            return Err(InputError::new(None, format!("step {index}: `{}` cannot be run", other.verb()), None));
+            return Err(InputError::new(
+                None,
+                format!("step {index}: `{}` cannot be run", other.verb()),
+                None,
+            ));
         }
     };
     let e = &step.expect;
@@ -185,6 +194,11 @@ fn convert(step: &Step, index: u32, first: &str, last: &mut String) -> Result<Pl
         index,
         what: step.action.to_string(),
         action,
-        expect: Expect { status: e.status, output: e.output.clone(), within: e.within, information: e.information },
+        expect: Expect {
+            status: e.status,
+            output: e.output.clone(),
+            within: e.within,
+            information: e.information,
+        },
     })
 }

@@ -159,12 +159,18 @@ fn judge(stop: &Stop, modules: &dirql_kernel::loader::Modules) -> (Verdict, Find
             Verdict::Missing,
             Finding::new(
                 "missing",
-                format!("the driver called {module}!{name} from {}; dirql does not implement it", at(*caller)),
+                format!(
+                    "the driver called {module}!{name} from {}; dirql does not implement it",
+                    at(*caller)
+                ),
             ),
         ),
         Stop::MissingFeature { what, caller } => (
             Verdict::Missing,
-            Finding::new("missing", format!("the driver needs {what} (at {}); dirql does not have it", at(*caller))),
+            Finding::new(
+                "missing",
+                format!("the driver needs {what} (at {}); dirql does not have it", at(*caller)),
+            ),
         ),
         Stop::MissingInstruction { rip, text } => (
             Verdict::Missing,
@@ -180,7 +186,9 @@ fn judge(stop: &Stop, modules: &dirql_kernel::loader::Modules) -> (Verdict, Find
             (Verdict::Finding, Finding::new("budget", message))
         }
         Stop::Hang { why } => (Verdict::Finding, Finding::new("hang", format!("nothing can go on: {why}"))),
-        Stop::OutOfMemory => (Verdict::Finding, Finding::new("memory", "the driver used up the machine's memory")),
+        Stop::OutOfMemory => {
+            (Verdict::Finding, Finding::new("memory", "the driver used up the machine's memory"))
+        }
         Stop::Internal(what) => (Verdict::Internal, Finding::new("internal", what.clone())),
     }
 }

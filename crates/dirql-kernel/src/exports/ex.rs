@@ -176,7 +176,9 @@ fn spin_rw(cx: &mut Cx<'_>, lock: u64, shared: bool, value: u64) -> Result {
         return Err(Stop::bug_check(
             0x0F,
             [lock, 0, 0, 0],
-            format!("the spin lock at {lock:#x} was acquired by the processor that holds it (SPIN_LOCK_ALREADY_OWNED)"),
+            format!(
+                "the spin lock at {lock:#x} was acquired by the processor that holds it (SPIN_LOCK_ALREADY_OWNED)"
+            ),
         ));
     }
     Ok(Outcome::Spin(Then::Ex(ExThen::SpinRw { lock, shared, value })))
@@ -208,7 +210,9 @@ fn interlocked(cx: &mut Cx<'_>, op: ListOp, at: u64, with: u64, lock: u64) -> Re
             return Err(Stop::bug_check(
                 0x0F,
                 [lock, 0, 0, 0],
-                format!("{op:?} needs the spin lock at {lock:#x}, which this processor holds (SPIN_LOCK_ALREADY_OWNED)"),
+                format!(
+                    "{op:?} needs the spin lock at {lock:#x}, which this processor holds (SPIN_LOCK_ALREADY_OWNED)"
+                ),
             ));
         }
         return Ok(Outcome::Spin(Then::Ex(ExThen::List { op, at, with, lock })));
@@ -445,4 +449,3 @@ fn release_rundown(cx: &mut Cx<'_>, at: u64, count: u32) -> Result {
     }
     void()
 }
-

@@ -52,7 +52,9 @@ fn allocate(cx: &mut Cx<'_>, paged: bool, size: u64, tag: u32, zero: bool, raise
         return Err(Stop::bug_check(
             0xC2,
             [8, irql, 1, size],
-            format!("{size} bytes of paged pool asked for at IRQL {irql}; it is allowed at APC_LEVEL or below"),
+            format!(
+                "{size} bytes of paged pool asked for at IRQL {irql}; it is allowed at APC_LEVEL or below"
+            ),
         ));
     }
     let kind = if paged { PoolKind::Paged } else { PoolKind::NonPaged };
@@ -79,7 +81,8 @@ fn by_flags(cx: &mut Cx<'_>, flags: u64, size: u64, tag: u32) -> Result {
     use flag::{CACHE_ALIGNED, NON_PAGED, NON_PAGED_EXECUTE, PAGED, SESSION, UNINITIALIZED, USE_QUOTA};
     // Flags above 32 bits are optional: a system that does not know them ignores them (POOL_FLAG_OPTIONAL_START).
     let required = flags & 0xffff_ffff;
-    let known = USE_QUOTA | UNINITIALIZED | CACHE_ALIGNED | flag::RAISE | NON_PAGED | NON_PAGED_EXECUTE | PAGED;
+    let known =
+        USE_QUOTA | UNINITIALIZED | CACHE_ALIGNED | flag::RAISE | NON_PAGED | NON_PAGED_EXECUTE | PAGED;
     if required & SESSION != 0 || required & !known != 0 {
         return Err(cx.missing(format!("pool flags {flags:#x}")));
     }
@@ -199,7 +202,11 @@ pub(crate) fn drain_lookaside(cx: &mut Cx<'_>, list: u64) -> Result {
             return void();
         }
         if !own {
-            return Ok(Outcome::Call { routine, args: vec![entry], then: Then::Ex(ExThen::DrainLookaside(list)) });
+            return Ok(Outcome::Call {
+                routine,
+                args: vec![entry],
+                then: Then::Ex(ExThen::DrainLookaside(list)),
+            });
         }
         free(cx, entry, 0)?;
     }

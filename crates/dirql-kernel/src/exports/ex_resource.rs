@@ -50,7 +50,9 @@ pub enum Mode {
 }
 
 fn thread(cx: &Cx<'_>) -> std::result::Result<u32, Stop> {
-    cx.k.current_thread(cx.cpu).map(|t| t.id).ok_or_else(|| cx.missing("a resource acquired outside any thread"))
+    cx.k.current_thread(cx.cpu)
+        .map(|t| t.id)
+        .ok_or_else(|| cx.missing("a resource acquired outside any thread"))
 }
 
 fn unknown(cx: &Cx<'_>, at: u64) -> Stop {
@@ -91,7 +93,8 @@ fn try_acquire(r: &mut Resource, me: u32, mode: Mode) -> bool {
             free
         }
         (None, _) => {
-            let free = r.waiting_exclusive == 0 || mode == Mode::StarveExclusive || r.shared.contains_key(&me);
+            let free =
+                r.waiting_exclusive == 0 || mode == Mode::StarveExclusive || r.shared.contains_key(&me);
             if free {
                 *r.shared.entry(me).or_default() += 1;
             }
@@ -142,7 +145,9 @@ fn release(cx: &mut Cx<'_>, at: u64, me: u32) -> Result {
         return Err(Stop::bug_check(
             0xE3,
             [at, u64::from(me), 0, 3],
-            format!("the resource at {at:#x} was released by a thread that does not own it (RESOURCE_NOT_OWNED)"),
+            format!(
+                "the resource at {at:#x} was released by a thread that does not own it (RESOURCE_NOT_OWNED)"
+            ),
         ));
     }
     if r.exclusive.is_none() {

@@ -56,7 +56,10 @@ pub(crate) fn queue(cx: &mut Cx<'_>, work: Work) -> Result {
         return Err(Stop::bug_check(
             0xE4,
             [1, work.item, 0, 0],
-            format!("the work item at {:#x} was queued while it was queued already (WORKER_INVALID)", work.item),
+            format!(
+                "the work item at {:#x} was queued while it was queued already (WORKER_INVALID)",
+                work.item
+            ),
         ));
     }
     if cx.k.ke.work.queue.len() >= MAX_QUEUED {

@@ -1,8 +1,8 @@
 //! Connecting, disconnecting and synchronising interrupts (spec 3 and 4): shims over the interrupt core.
 
 use dirql_core::{
-    ConnectFailure, ConnectRequest, Connected, ConnectedKind, ContextFault, Device, DisconnectOutcome, Irql, LegacyRequest,
-    Mode,
+    ConnectFailure, ConnectRequest, Connected, ConnectedKind, ContextFault, Device, DisconnectOutcome, Irql,
+    LegacyRequest, Mode,
 };
 use dirql_event::{ConnectedVector, EventKind, InterruptMode, LockOwner};
 
@@ -17,7 +17,16 @@ fn none_if_zero(v: u64) -> Option<u64> {
 }
 
 /// Tells the story of a connect call.
-fn report(cx: &mut Cx<'_>, api: &str, version: u32, version_out: u32, status: u32, pdo: u64, c: Option<&Connected<u64>>, own: bool) {
+fn report(
+    cx: &mut Cx<'_>,
+    api: &str,
+    version: u32,
+    version_out: u32,
+    status: u32,
+    pdo: u64,
+    c: Option<&Connected<u64>>,
+    own: bool,
+) {
     let device = cx.k.io.pdos.iter().find(|p| p.object == pdo).map(|p| p.name.clone());
     let mut vectors = vec![];
     for id in c.map(|c| c.objects.clone()).unwrap_or_default() {
@@ -101,7 +110,16 @@ fn ex(cx: &mut Cx<'_>, params: u64) -> Result {
         Ok(c) => {
             cx.w32(params, c.version_out)?;
             store(cx, out, &c, p)?;
-            report(cx, "IoConnectInterruptEx", version, c.version_out, 0, p, Some(&c), request.lock.is_none());
+            report(
+                cx,
+                "IoConnectInterruptEx",
+                version,
+                c.version_out,
+                0,
+                p,
+                Some(&c),
+                request.lock.is_none(),
+            );
             ret(0)
         }
         Err(ConnectFailure::Refused(r)) => {
@@ -112,7 +130,9 @@ fn ex(cx: &mut Cx<'_>, params: u64) -> Result {
             report(cx, "IoConnectInterruptEx", version, r.version_out, r.status, p, None, true);
             ret(u64::from(r.status))
         }
-        Err(ConnectFailure::BugCheck(b)) => Err(stop_of(b, "IoConnectInterruptEx called above PASSIVE_LEVEL, or for no PDO")),
+        Err(ConnectFailure::BugCheck(b)) => {
+            Err(stop_of(b, "IoConnectInterruptEx called above PASSIVE_LEVEL, or for no PDO"))
+        }
     }
 }
 
@@ -146,7 +166,8 @@ fn vectors_of(cx: &Cx<'_>, context: u64) -> Vec<u32> {
         Some(_) => context,
         None => cx.r64(context.wrapping_add(24)).unwrap_or(0),
     };
-    let Some(info) = cx.k.interrupts.core.object_at(public).and_then(|id| cx.k.interrupts.core.object(id)) else {
+    let Some(info) = cx.k.interrupts.core.object_at(public).and_then(|id| cx.k.interrupts.core.object(id))
+    else {
         return vec![];
     };
     let set = info.set;
@@ -246,13 +267,16 @@ fn disconnect_ex(cx: &mut Cx<'_>, params: u64) -> Result {
     let (version, context) = (cx.r32(params)?, cx.r64(params + 8)?);
     let vectors = vectors_of(cx, context);
     let level = Irql(cx.irql());
-    let outcome = with_core(cx, |core, ports| core.disconnect(version, none_if_zero(context), level, None, ports));
+    let outcome =
+        with_core(cx, |core, ports| core.disconnect(version, none_if_zero(context), level, None, ports));
     disconnected(cx, version, vectors, outcome)
 }
 
 /// GROUP_AFFINITY of the whole set (spec 4.4).
 fn affinity(cx: &mut Cx<'_>, object: u64, out: u64) -> Result {
-    let Some(a) = cx.k.interrupts.core.get_affinity(object).filter(|_| out != 0) else { return ret(0xC000_000D) };
+    let Some(a) = cx.k.interrupts.core.get_affinity(object).filter(|_| out != 0) else {
+        return ret(0xC000_000D);
+    };
     cx.w64(out, a.mask)?;
     cx.w16(out + 8, a.group)?;
     cx.put(out + 10, &[0; 6])?;

@@ -9,7 +9,13 @@ use crate::then::Then;
 
 const SL_INVOKE_ALL: u8 = 0xE0;
 
-fn build(cx: &mut Cx<'_>, target: u64, major: u8, event: u64, iosb: u64) -> std::result::Result<(u64, u64), Stop> {
+fn build(
+    cx: &mut Cx<'_>,
+    target: u64,
+    major: u8,
+    event: u64,
+    iosb: u64,
+) -> std::result::Result<(u64, u64), Stop> {
     let stacks = cx.r8(target + device::STACK_SIZE)?.max(1);
     let at = io::new_irp(cx, stacks)?;
     cx.w64(at + irp::USER_EVENT, event)?;
@@ -22,7 +28,16 @@ fn build(cx: &mut Cx<'_>, target: u64, major: u8, event: u64, iosb: u64) -> std:
     Ok((at, here))
 }
 
-fn fsd(cx: &mut Cx<'_>, major: u8, target: u64, buffer: u64, length: u32, offset: u64, event: u64, iosb: u64) -> Result {
+fn fsd(
+    cx: &mut Cx<'_>,
+    major: u8,
+    target: u64,
+    buffer: u64,
+    length: u32,
+    offset: u64,
+    event: u64,
+    iosb: u64,
+) -> Result {
     let (at, here) = build(cx, target, major, event, iosb)?;
     if matches!(major, 3 | 4) {
         cx.w32(here + stack::PARAMS, length)?;
@@ -30,7 +45,12 @@ fn fsd(cx: &mut Cx<'_>, major: u8, target: u64, buffer: u64, length: u32, offset
         cx.w64(here + stack::PARAMS + 0x10, o)?;
         let flags = cx.r32(target + device::FLAGS)?;
         if flags & 4 != 0 && length > 0 {
-            let b = cx.k.pool.alloc(&mut cx.m.mem, u64::from(length), PoolKind::NonPaged, u32::from_le_bytes(*b"IoSB"))?;
+            let b = cx.k.pool.alloc(
+                &mut cx.m.mem,
+                u64::from(length),
+                PoolKind::NonPaged,
+                u32::from_le_bytes(*b"IoSB"),
+            )?;
             if major == 4 {
                 let data = cx.bytes(buffer, length as usize)?;
                 cx.put(b, &data)?;
@@ -53,7 +73,11 @@ fn start_io(cx: &mut Cx<'_>, target: u64, at: u64) -> Result {
     cx.w64(target + device::CURRENT_IRP, at)?;
     let routine = cx.r64(cx.r64(target + device::DRIVER)? + driver::START_IO)?;
     if routine == 0 {
-        return Err(Stop::bug_check(0xD1, [0, 2, 8, 0], "IoStartPacket for a driver whose DriverStartIo is NULL"));
+        return Err(Stop::bug_check(
+            0xD1,
+            [0, 2, 8, 0],
+            "IoStartPacket for a driver whose DriverStartIo is NULL",
+        ));
     }
     let old = cx.irql();
     cx.set_irql(2);
@@ -61,7 +85,12 @@ fn start_io(cx: &mut Cx<'_>, target: u64, at: u64) -> Result {
 }
 
 /// Puts an entry into a KDEVICE_QUEUE: TRUE when it was queued, FALSE when the queue was not busy and now is.
-fn queue_insert(cx: &mut Cx<'_>, queue: u64, entry: u64, key: Option<u32>) -> std::result::Result<bool, Stop> {
+fn queue_insert(
+    cx: &mut Cx<'_>,
+    queue: u64,
+    entry: u64,
+    key: Option<u32>,
+) -> std::result::Result<bool, Stop> {
     const BUSY: u64 = 0x20;
     if cx.r8(queue + BUSY)? & 1 == 0 {
         cx.w8(queue + BUSY, 1)?;

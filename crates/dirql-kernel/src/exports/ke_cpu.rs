@@ -55,7 +55,11 @@ fn set_affinity(cx: &mut Cx<'_>, affinity: u64, value: u64) -> Result {
 fn system_affinity(cx: &mut Cx<'_>, mask: u64) -> Result {
     let wanted = mask & active(cx);
     if wanted == 0 {
-        return Err(Stop::bug_check(0x1E, [0xC000_000D, cx.caller(), mask, 0], "a thread affinity with no active processor"));
+        return Err(Stop::bug_check(
+            0x1E,
+            [0xC000_000D, cx.caller(), mask, 0],
+            "a thread affinity with no active processor",
+        ));
     }
     let Some((id, old)) = cx.k.current_thread(cx.cpu).map(|t| (t.id, t.affinity)) else {
         return Err(cx.missing("a thread affinity outside any thread"));
@@ -106,7 +110,11 @@ fn set_priority(cx: &mut Cx<'_>, at: u64, priority: i32) -> Result {
         return Err(cx.missing(format!("a priority change of {at:#x}, which is no thread")));
     };
     if !(1..=31).contains(&priority) {
-        return Err(Stop::bug_check(0x1E, [0xC000_000D, cx.caller(), at, 0], format!("thread priority {priority}")));
+        return Err(Stop::bug_check(
+            0x1E,
+            [0xC000_000D, cx.caller(), at, 0],
+            format!("thread priority {priority}"),
+        ));
     }
     let Some(t) = cx.k.threads.get_mut(&id) else { return ret(0) };
     let old = t.priority;

@@ -38,7 +38,9 @@ pub(crate) fn acquire(cx: &mut Cx<'_>, lock: u64, value: u64) -> Result {
         return Err(Stop::bug_check(
             0x0F,
             [lock, 0, 0, 0],
-            format!("the spin lock at {lock:#x} was acquired by the processor that holds it (SPIN_LOCK_ALREADY_OWNED)"),
+            format!(
+                "the spin lock at {lock:#x} was acquired by the processor that holds it (SPIN_LOCK_ALREADY_OWNED)"
+            ),
         ));
     }
     Ok(Outcome::Spin(Then::Ke(KeThen::Acquire { lock, value })))
@@ -51,7 +53,9 @@ pub(crate) fn release(cx: &mut Cx<'_>, lock: u64) -> Res<()> {
         return Err(Stop::bug_check(
             0x10,
             [lock, 0, 0, 0],
-            format!("the spin lock at {lock:#x} was released by a processor that does not hold it (SPIN_LOCK_NOT_OWNED)"),
+            format!(
+                "the spin lock at {lock:#x} was released by a processor that does not hold it (SPIN_LOCK_NOT_OWNED)"
+            ),
         ));
     }
     cx.w64(lock, 0)?;

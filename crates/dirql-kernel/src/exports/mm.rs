@@ -65,7 +65,11 @@ fn build(cx: &mut Cx<'_>, at: u64, flags: u16) -> std::result::Result<(), Stop> 
     for i in 0..pages {
         let va = start.wrapping_add(i * PAGE);
         let Some(pa) = physical(cx, va) else {
-            return Err(Stop::bug_check(0x76, [0, 0, 0, 0], format!("an MDL describes {va:#x}, which is not mapped")));
+            return Err(Stop::bug_check(
+                0x76,
+                [0, 0, 0, 0],
+                format!("an MDL describes {va:#x}, which is not mapped"),
+            ));
         };
         cx.w64(at + mdl::PFNS + 8 * i, pa / PAGE)?;
     }

@@ -1,5 +1,8 @@
 //! The exports of `ntoskrnl.exe` and `hal.dll`, a file per topic, each with its `EXPORTS` table.
 
+pub(crate) mod crt;
+pub(crate) mod data;
+pub(crate) mod dbg;
 pub(crate) mod ex;
 pub(crate) mod ex_pool;
 pub(crate) mod ex_resource;
@@ -7,7 +10,6 @@ pub(crate) mod ex_work;
 pub(crate) mod hal;
 pub(crate) mod interrupt;
 pub(crate) mod io;
-pub(crate) mod data;
 pub(crate) mod io_irp;
 pub(crate) mod ke;
 pub(crate) mod ke_cpu;
@@ -18,10 +20,8 @@ pub(crate) mod ob;
 pub(crate) mod po;
 pub(crate) mod ps;
 pub(crate) mod rtl;
-pub(crate) mod crt;
 pub(crate) mod se;
 pub(crate) mod zw;
-pub(crate) mod dbg;
 
 use crate::cx::Export;
 

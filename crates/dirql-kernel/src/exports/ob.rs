@@ -31,7 +31,9 @@ fn dereference(cx: &mut Cx<'_>, object: u64) -> Result {
         return Err(Stop::bug_check(
             0x18,
             [0, object, 1, 0],
-            format!("the thread object at {object:#x} was dereferenced more often than referenced (REFERENCE_BY_POINTER)"),
+            format!(
+                "the thread object at {object:#x} was dereferenced more often than referenced (REFERENCE_BY_POINTER)"
+            ),
         ));
     };
     *count = left;
