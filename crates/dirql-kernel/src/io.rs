@@ -63,7 +63,7 @@ pub(crate) mod device {
     pub(crate) const EXTENSION: u64 = 0x40;
     pub(crate) const TYPE: u64 = 0x48;
     pub(crate) const STACK_SIZE: u64 = 0x4c;
-    pub(crate) const QUEUE: u64 = 0x50;
+    pub(crate) const QUEUE: u64 = 0xa0;
     pub(crate) const ALIGNMENT: u64 = 0x98;
     pub(crate) const DPC: u64 = 0xc8;
     pub(crate) const OBJECT_EXTENSION: u64 = 0x138;
