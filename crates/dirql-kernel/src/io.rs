@@ -34,7 +34,6 @@ pub(crate) mod irp {
     pub(crate) const CANCEL_ROUTINE: u64 = 0x68;
     pub(crate) const USER_BUFFER: u64 = 0x70;
     pub(crate) const THREAD: u64 = 0x98;
-    pub(crate) const LIST_ENTRY: u64 = 0xa8;
     pub(crate) const CURRENT_STACK: u64 = 0xb8;
     pub(crate) const FILE_OBJECT: u64 = 0xc0;
 }
@@ -65,7 +64,6 @@ pub(crate) mod device {
     pub(crate) const STACK_SIZE: u64 = 0x4c;
     pub(crate) const QUEUE: u64 = 0xa0;
     pub(crate) const ALIGNMENT: u64 = 0x98;
-    pub(crate) const DPC: u64 = 0xc8;
     pub(crate) const OBJECT_EXTENSION: u64 = 0x138;
 }
 

@@ -129,7 +129,7 @@ pub(crate) fn format(source: &mut impl Source, text: &[u16], wide: bool) -> Resu
             }
             at += 1;
         }
-        let mut number = |at: &mut usize, source: &mut dyn FnMut() -> Result<u64, Stop>| {
+        let number = |at: &mut usize, source: &mut dyn FnMut() -> Result<u64, Stop>| {
             if peek(*at) == '*' {
                 *at += 1;
                 return Ok(Some(i64::from(source()? as i32)));

@@ -17,6 +17,7 @@ fn none_if_zero(v: u64) -> Option<u64> {
 }
 
 /// Tells the story of a connect call.
+#[expect(clippy::too_many_arguments, reason = "they are the fields of the event")]
 fn report(
     cx: &mut Cx<'_>,
     api: &str,

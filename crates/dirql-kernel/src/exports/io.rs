@@ -36,14 +36,6 @@ fn attach(cx: &mut Cx<'_>, source: u64, target: u64) -> std::result::Result<u64,
     Ok(top)
 }
 
-/// The PDO at the bottom of the stack of a device object.
-fn bottom(cx: &Cx<'_>, mut at: u64) -> u64 {
-    while let Some(below) = cx.k.io.devices.get(&at).and_then(|d| d.below) {
-        at = below;
-    }
-    at
-}
-
 fn guid_text(b: &[u8]) -> String {
     let le32 = u32::from_le_bytes([b[0], b[1], b[2], b[3]]);
     let (a, c) = (u16::from_le_bytes([b[4], b[5]]), u16::from_le_bytes([b[6], b[7]]));

@@ -28,6 +28,7 @@ fn build(
     Ok((at, here))
 }
 
+#[expect(clippy::too_many_arguments, reason = "they are the arguments of the routine it serves")]
 fn fsd(
     cx: &mut Cx<'_>,
     major: u8,

@@ -1,7 +1,6 @@
 //! Power. Devices stay in D0 and the system in S0 unless the workload says otherwise.
 
 use crate::context::{ret, void};
-use crate::cx::Cx;
 use crate::exports;
 
 exports! {

@@ -385,7 +385,7 @@ impl Cpu {
             Place::Device(pa) => {
                 self.after |= after::DEVICE;
                 // An access of an odd size, as one that crosses a page makes, is split into bytes.
-                let unit = if out.len() > 8 && out.len() % 8 == 0 { 8 } else { out.len() };
+                let unit = if out.len() > 8 && out.len().is_multiple_of(8) { 8 } else { out.len() };
                 let unit = if matches!(unit, 1 | 2 | 4 | 8) { unit } else { 1 };
                 for (i, chunk) in out.chunks_mut(unit).enumerate() {
                     let v = env.bus.mmio_read(Pa(pa.0.wrapping_add((i * unit) as u64)), unit as u8);
@@ -440,7 +440,7 @@ impl Cpu {
             }
             Place::Device(pa) => {
                 self.after |= after::DEVICE;
-                let unit = if data.len() > 8 && data.len() % 8 == 0 { 8 } else { data.len() };
+                let unit = if data.len() > 8 && data.len().is_multiple_of(8) { 8 } else { data.len() };
                 let unit = if matches!(unit, 1 | 2 | 4 | 8) { unit } else { 1 };
                 for (i, chunk) in data.chunks(unit).enumerate() {
                     let mut v = [0; 8];
