@@ -98,6 +98,7 @@ pub struct RunStory {
     /// Steps.
     pub steps: Vec<StepLine>,
     /// The bug check, as code, name, parameters, reason and stack.
+    #[expect(clippy::type_complexity, reason = "it is read in one place, by position")]
     pub bug_check: Option<(u32, String, [u64; 4], String, Vec<String>)>,
     /// Images unloaded.
     pub unloaded: Vec<String>,
