@@ -140,8 +140,9 @@ fn random_bytes_never_panic_and_keep_the_budget() {
 #[test]
 fn byte_registers_of_rex_are_the_low_bytes_of_theirs() {
     // mov r10d, 0x101; mov sil, 7; add r10b, sil; test r10b, r10b; setne ah; hlt
-    let (mut cpu, mut mem) =
-        machine(&[0x41, 0xba, 1, 1, 0, 0, 0x40, 0xb6, 7, 0x41, 0, 0xf2, 0x45, 0x84, 0xd2, 0x0f, 0x95, 0xc4, 0xf4]);
+    let (mut cpu, mut mem) = machine(&[
+        0x41, 0xba, 1, 1, 0, 0, 0x40, 0xb6, 7, 0x41, 0, 0xf2, 0x45, 0x84, 0xd2, 0x0f, 0x95, 0xc4, 0xf4,
+    ]);
     cpu.run(&mut mem, &mut NoBus, 100);
     assert_eq!(cpu.regs.gpr[10], 0x108);
     assert_eq!(cpu.regs.gpr[0] >> 8 & 0xff, 1, "test r10b, r10b; setne ah");
