@@ -254,6 +254,8 @@ pub enum LifeThen {
     Finished(usize, Box<Pending>),
     /// DriverUnload returned.
     Unloaded(usize),
+    /// A step that waits is over.
+    Waited(usize, Box<Step>),
 }
 
 impl Life {
@@ -315,10 +317,18 @@ pub fn begin(cx: &mut Cx<'_>, module: usize, service: &str, plan: Plan) -> std::
             jobs.push_back(Job::Start(i));
         }
     }
-    for name in plan.threads.keys() {
-        jobs.push_back(Job::Spawn(name.clone()));
+    // A thread begins where its first step stands: what the workload did before is done.
+    let mut threads: Vec<(u32, &String)> =
+        plan.threads.iter().filter_map(|(name, steps)| Some((steps.first()?.index, name))).collect();
+    threads.sort_unstable();
+    let mut threads = threads.into_iter().peekable();
+    for step in &plan.steps {
+        while let Some((_, name)) = threads.next_if(|(index, _)| *index < step.index) {
+            jobs.push_back(Job::Spawn(name.clone()));
+        }
+        jobs.push_back(Job::Step(Box::new(step.clone())));
     }
-    jobs.extend(plan.steps.iter().cloned().map(|s| Job::Step(Box::new(s))));
+    jobs.extend(threads.map(|(_, name)| Job::Spawn(name.clone())));
     jobs.push_back(Job::JoinThreads);
     jobs.push_back(Job::CloseAll);
     if !plan.manual {
@@ -380,6 +390,10 @@ impl LifeThen {
         let status = value as u32;
         match self {
             Self::Next(q) => next(cx, q),
+            Self::Waited(q, step) => {
+                end_step(cx, &step, None, None, None, 0);
+                next(cx, q)
+            }
             Self::Entered(q) => {
                 let image = cx.k.modules.drivers[cx.k.life.module].name.clone();
                 cx.event(EventKind::DriverEntry { image, status });
@@ -932,16 +946,15 @@ fn do_step(cx: &mut Cx<'_>, q: usize, step: Box<Step>) -> Result {
         }
         Do::WaitThread(name) => {
             let object = cx.k.life.threads.get(&name).and_then(|id| cx.k.threads.get(id)).map(|t| t.kthread);
-            done(cx, &step, None);
+            let then = Then::Life(LifeThen::Waited(q, step));
             match object {
-                Some(o) => Ok(Outcome::Wait { wait: Wait::object(o), then: Then::Life(LifeThen::Next(q)) }),
-                None => next(cx, q),
+                Some(o) => Ok(Outcome::Wait { wait: Wait::object(o), then }),
+                None => then.resume(cx, 0),
             }
         }
         Do::Delay(ns) => {
             let until = cx.now().saturating_add(ns);
-            done(cx, &step, None);
-            Ok(Outcome::Wait { wait: Wait::until(until), then: Then::Life(LifeThen::Next(q)) })
+            Ok(Outcome::Wait { wait: Wait::until(until), then: Then::Life(LifeThen::Waited(q, step)) })
         }
         Do::Raise { device, source } => {
             let i = device_index(cx, &device)?;
