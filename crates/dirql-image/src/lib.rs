@@ -73,6 +73,7 @@ pub struct Image {
     pub resources: Option<Resources>,
     /// Where the debug symbols are, from the debug directory.
     pub pdb: Option<Pdb>,
+    function_entries: Vec<u32>,
     relocations: Range<u32>,
     image_base_offset: u32,
     mapped: Arc<[u8]>,
@@ -124,6 +125,7 @@ impl Image {
         let load_config = config::load_config(&mapped, dir(10), h.image_base)?;
         reloc::check(&mapped, dir(5))?;
         let (exports, export_name) = exports::parse(&mapped, dir(0))?;
+        let (functions, function_entries) = unwind::table(&mapped, dir(3))?;
         Ok(Self {
             entry_rva: h.entry_rva,
             preferred_base: h.image_base,
@@ -141,7 +143,8 @@ impl Image {
             delay_imports: imports::parse_delayed(&mapped, dir(13))?,
             exports,
             export_name,
-            functions: unwind::table(&mapped, dir(3))?,
+            functions,
+            function_entries,
             load_config,
             resources: config::resources(&mapped, dir(2))?,
             pdb: config::pdb(&mapped, dir(6)),

@@ -155,6 +155,16 @@ fn judge(stop: &Stop, modules: &dirql_kernel::loader::Modules) -> (Verdict, Find
     match stop {
         Stop::BugCheck(b) => (Verdict::Finding, Finding::new("bugcheck", b.reason.clone())),
         Stop::Fault(f) => (Verdict::Finding, Finding::new("bugcheck", f.to_string())),
+        Stop::MissingExport { module, name, caller } if !dirql_kernel::loader::provides(module) => (
+            Verdict::Missing,
+            Finding::new(
+                "missing",
+                format!(
+                    "the driver needs the library {module}, which dirql does not have: it called {name} from {}",
+                    at(*caller)
+                ),
+            ),
+        ),
         Stop::MissingExport { module, name, caller } => (
             Verdict::Missing,
             Finding::new(
@@ -222,6 +232,9 @@ pub fn inspect(path: &Path) -> Result<InspectReport, InputError> {
 pub fn exports() -> Vec<ExportLine> {
     dirql_kernel::loader::implemented_exports()
         .into_iter()
-        .map(|(name, _)| ExportLine { module: "ntoskrnl.exe".into(), name: name.into() })
+        .map(|(name, _)| ExportLine {
+            module: dirql_kernel::loader::documented_module(name).into(),
+            name: name.into(),
+        })
         .collect()
 }
