@@ -25,4 +25,5 @@ pub mod system;
 pub mod then;
 pub mod thread;
 mod timer;
+pub mod trace;
 mod unwind;
