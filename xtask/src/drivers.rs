@@ -134,7 +134,8 @@ pub(crate) fn toolchain(root: &Path) -> Option<String> {
 
 /// Builds every driver into `drivers/` and records the compiler.
 pub(crate) fn build(root: &Path) -> Result<(), String> {
-    let toolchain = toolchain(root).ok_or_else(|| format!("no {CC} or no {CLANG}: {INSTALL}; {INSTALL_CLANG}"))?;
+    let toolchain =
+        toolchain(root).ok_or_else(|| format!("no {CC} or no {CLANG}: {INSTALL}; {INSTALL_CLANG}"))?;
     let drivers = root.join("drivers");
     for driver in DRIVERS {
         // Through target/: the linker marks its output executable, which these are not, here.
@@ -151,7 +152,8 @@ pub(crate) fn build(root: &Path) -> Result<(), String> {
 /// Builds every driver into `target/drivers/` and compares the bytes with the committed ones, when the compiler is the
 /// recorded one. With another only that they build is checked, and said.
 pub(crate) fn check(root: &Path) -> Result<(), String> {
-    let toolchain = toolchain(root).ok_or_else(|| format!("no {CC} or no {CLANG}: {INSTALL}; {INSTALL_CLANG}"))?;
+    let toolchain =
+        toolchain(root).ok_or_else(|| format!("no {CC} or no {CLANG}: {INSTALL}; {INSTALL_CLANG}"))?;
     let drivers = root.join("drivers");
     let recorded = read(&drivers.join("TOOLCHAIN"))?;
     let same = recorded == toolchain.as_bytes();
@@ -223,7 +225,8 @@ fn compile(drivers: &Path, driver: &Driver, to: &Path) -> Result<(), String> {
     for folder in [headers.clone(), headers.join("ddk")] {
         args.extend(["-isystem".into(), text(&folder)]);
     }
-    args.extend([map, "-o".into(), text(&object)]);
+    let headers = format!("-ffile-prefix-map={}=include", headers.display());
+    args.extend([map, headers, "-o".into(), text(&object)]);
     args.extend(driver.sources.iter().map(ToString::to_string));
     invoke(drivers, driver, CLANG, &args)?;
     let mut args: Vec<String> = LLD_FLAGS.iter().map(ToString::to_string).collect();

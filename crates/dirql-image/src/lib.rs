@@ -18,6 +18,7 @@ mod headers;
 mod imports;
 mod map;
 mod reloc;
+pub mod symbols;
 mod unwind;
 
 pub use config::{LoadConfig, Pdb, Resources};
@@ -26,6 +27,7 @@ pub use exports::{Export, ExportTarget};
 pub use headers::MAX_IMAGE;
 pub use imports::{Import, Symbol};
 pub use map::Protection;
+pub use symbols::{Place, Symbols};
 pub use unwind::{RuntimeFunction, ScopeRecord, UnwindCode, UnwindHandler, UnwindInfo, UnwindOp};
 
 use std::{ops::Range, sync::Arc};

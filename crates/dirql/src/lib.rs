@@ -6,6 +6,7 @@
 pub mod file;
 pub mod lab;
 pub mod models;
+mod places;
 mod plan;
 pub mod problem;
 pub mod report;

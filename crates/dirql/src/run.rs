@@ -104,6 +104,7 @@ pub fn run(options: &RunOptions) -> RunReport {
         Ok(made) => made,
         Err(error) => return error.into(),
     };
+    let symbols = crate::places::Source { image: image.clone(), path: &options.image, bytes: &bytes };
     let boot = Boot {
         config: crate::plan::profile(&lab),
         windows_build: crate::plan::build_number(lab.machine.windows),
@@ -135,6 +136,7 @@ pub fn run(options: &RunOptions) -> RunReport {
         }
     };
     let mut report = RunReport::from_events(&events, system.steps(), &lab.check, findings, verdict);
+    symbols.add(&mut report);
     if options.trace {
         report.events = events;
     }
