@@ -6,50 +6,38 @@ use dirql_image::{Image, Symbols};
 
 use crate::report::RunReport;
 
-/// The driver as it was read, to find its symbols.
-pub(crate) struct Source<'a> {
-    /// The parsed image.
-    pub(crate) image: Image,
-    /// Its file.
-    pub(crate) path: &'a Path,
-    /// The file's bytes.
-    pub(crate) bytes: &'a [u8],
-}
-
 /// The offset that a stack line such as `card.sys+0x1040` names in the image of that name.
 fn offset(line: &str, image: &str) -> Option<u32> {
     let rva = line.strip_prefix(image)?.strip_prefix("+0x")?;
     u32::from_str_radix(rva, 16).ok()
 }
 
-impl Source<'_> {
-    /// Adds functions, files and lines to the stacks of the findings, and the place of each stack's innermost frame.
-    /// Symbols are read only when there is a stack.
-    pub(crate) fn add(&self, report: &mut RunReport) {
-        if report.findings.iter().all(|f| f.places.iter().all(|p| p.stack.is_empty())) {
-            return;
-        }
-        let name = self.path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
-        let beside =
-            crate::file::read(&self.path.with_extension("pdb"), crate::file::IMAGE_SIZE_CAP, "symbols").ok();
-        let symbols = Symbols::of(&self.image, self.bytes, beside.as_deref());
-        for place in report.findings.iter_mut().flat_map(|f| &mut f.places) {
-            for (depth, line) in place.stack.iter_mut().enumerate() {
-                let Some(rva) = offset(line, &name) else { continue };
-                // Behind the innermost are return addresses: the call is before them.
-                let at =
-                    symbols.locate(if depth == 0 { rva } else { rva.saturating_sub(1) }).unwrap_or_default();
-                if let Some(function) = &at.function {
-                    line.push_str(&format!(" {function}"));
-                }
-                if let (Some(file), Some(number)) = (&at.file, at.line) {
-                    line.push_str(&format!(" ({file}:{number})"));
-                }
-                if depth == 0 && place.rva.is_none() {
-                    place.image = Some(name.clone());
-                    place.rva = Some(rva.into());
-                    (place.function, place.file, place.line) = (at.function, at.file, at.line);
-                }
+/// Adds functions, files and lines to the stacks of the findings, and the place of each stack's innermost frame.
+/// Symbols are read only when there is a stack: those in `path`, the file of `image`, and of a `.pdb` beside it.
+pub(crate) fn add(report: &mut RunReport, path: &Path, image: &Image) {
+    if report.findings.iter().all(|f| f.places.iter().all(|p| p.stack.is_empty())) {
+        return;
+    }
+    let name = path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
+    let read = |path: &Path, what| crate::file::read(path, crate::file::IMAGE_SIZE_CAP, what).ok();
+    let bytes = read(path, "image").unwrap_or_default();
+    let pdb = read(&path.with_extension("pdb"), "symbols");
+    let symbols = Symbols::of(image, &bytes, pdb.as_deref());
+    for place in report.findings.iter_mut().flat_map(|f| &mut f.places) {
+        for (depth, line) in place.stack.iter_mut().enumerate() {
+            let Some(rva) = offset(line, &name) else { continue };
+            // Behind the innermost are return addresses: the call is before them.
+            let at = symbols.locate(if depth == 0 { rva } else { rva.saturating_sub(1) }).unwrap_or_default();
+            if let Some(function) = &at.function {
+                line.push_str(&format!(" {function}"));
+            }
+            if let (Some(file), Some(number)) = (&at.file, at.line) {
+                line.push_str(&format!(" ({file}:{number})"));
+            }
+            if depth == 0 && place.rva.is_none() {
+                place.image = Some(name.clone());
+                place.rva = Some(rva.into());
+                (place.function, place.file, place.line) = (at.function, at.file, at.line);
             }
         }
     }
