@@ -491,6 +491,9 @@ static NOINLINE VOID Fatal(ULONG Case)
                 KeDelayExecutionThread(KernelMode, FALSE, &wait);
             }
             break;
+        case 7: /* the stack is used up: 0x7F, double fault */
+            Deep(100000);
+            break;
         }
     } __except (EXCEPTION_EXECUTE_HANDLER) {
         Note(9);

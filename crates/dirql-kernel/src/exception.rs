@@ -726,6 +726,19 @@ fn scan_unwind(cx: &mut Cx<'_>, mut scan: Box<Scan>) -> Result {
 pub(crate) fn trap(cx: &mut Cx<'_>, e: &Exception) -> Result {
     let regs = cx.m.cpus[cx.cpu].regs.clone();
     let rip = regs.rip;
+    // The processor pushes a frame on the current stack before any handler; where it can't, that is a double fault
+    // (Intel SDM volume 3, 6.15, and bug check 0x7F).
+    let pushed = regs.gpr[RSP].wrapping_sub(8);
+    if let Err(f) = cx.m.mem.read_u64(Va(pushed)) {
+        return Err(Stop::BugCheck(BugCheck {
+            code: 0x7F,
+            params: [8, 0, 0, 0],
+            reason: format!(
+                "the kernel stack is used up: {e}, and no exception frame can be pushed: {f} (double fault)"
+            ),
+            rip,
+        }));
+    }
     let (code, information): (u32, Vec<u64>) = match e {
         Exception::PageFault { addr, write, execute, present } => {
             let access = match (execute, write) {

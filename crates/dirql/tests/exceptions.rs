@@ -59,6 +59,7 @@ fn some_faults_ask_no_handler() {
     );
     assert!(bug_check(0x22_2108).0.starts_with("0xd1 DRIVER_IRQL_NOT_LESS_OR_EQUAL (0x50, 0x2, 0x0, "));
     assert!(bug_check(0x22_210c).0.starts_with("0x139 KERNEL_SECURITY_CHECK_FAILURE (0x3, "));
+    assert!(bug_check(0x22_211c).0.starts_with("0x7f UNEXPECTED_KERNEL_MODE_TRAP (0x8, "));
     assert!(bug_check(0x22_2110).0.starts_with("0xbe ATTEMPTED_WRITE_TO_READONLY_MEMORY ("));
 }
 
