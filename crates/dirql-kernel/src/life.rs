@@ -386,6 +386,12 @@ fn make_driver_object(cx: &mut Cx<'_>, module: usize, service: &str) -> std::res
 }
 
 impl LifeThen {
+    /// Does it run a request that an application made (a step), rather than one of the system's own?
+    pub(crate) fn is_system_service(&self) -> bool {
+        matches!(self, Self::Sent(_, p) | Self::Finished(_, p)
+            if p.step.as_ref().is_some_and(|s| !matches!(s.action, Do::Pnp { .. } | Do::Power { .. })))
+    }
+
     pub(crate) fn resume(self, cx: &mut Cx<'_>, value: u64) -> Result {
         let status = value as u32;
         match self {
@@ -402,6 +408,7 @@ impl LifeThen {
                     cx.k.life.done = true;
                     return Ok(Outcome::End);
                 }
+                entered(cx, q)?;
                 next(cx, q)
             }
             Self::Added(q, i) => {
@@ -453,6 +460,30 @@ impl LifeThen {
             }
         }
     }
+}
+
+/// DriverEntry succeeded. The I/O manager ends the initialisation of the devices it made; and a driver without
+/// AddDevice is a legacy one: no device is given to it, and the hardware stays as the firmware left it, decoding.
+fn entered(cx: &mut Cx<'_>, q: usize) -> std::result::Result<(), Stop> {
+    let object = cx.k.life.driver_object;
+    let mut at = cx.r64(object + driver::DEVICE)?;
+    for _ in 0..1024 {
+        if at == 0 {
+            break;
+        }
+        let flags = cx.r32(at + device::FLAGS)?;
+        // DO_DEVICE_INITIALIZING.
+        cx.w32(at + device::FLAGS, flags & !0x80)?;
+        at = cx.r64(at + device::NEXT)?;
+    }
+    if cx.r64(cx.r64(object + 0x30)? + 8)? != 0 {
+        return Ok(());
+    }
+    cx.k.life.queues[q].retain(|j| !matches!(j, Job::AddDevice(_) | Job::Start(_) | Job::PnpMinor(..)));
+    for d in cx.k.life.plan.devices.clone() {
+        crate::board::enable_decoding(cx.m, d.machine);
+    }
+    Ok(())
 }
 
 fn wait_irp(q: usize, pending: Box<Pending>) -> Result {
@@ -588,11 +619,6 @@ fn next(cx: &mut Cx<'_>, q: usize) -> Result {
         Job::AddDevice(i) => {
             let object = cx.k.life.driver_object;
             let add = cx.r64(cx.r64(object + 0x30)? + 8)?;
-            if add == 0 {
-                return Err(
-                    cx.missing("a legacy driver (one that sets no AddDevice) on a Plug and Play device")
-                );
-            }
             let pdo = cx.k.io.pdos[i].object;
             call(add, vec![object, pdo], LifeThen::Added(q, i))
         }

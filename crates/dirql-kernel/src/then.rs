@@ -20,6 +20,8 @@ pub enum Then {
     Io(crate::io::IoThen),
     /// Interrupt dispatch.
     Isr(crate::interrupt::IsrThen),
+    /// Structured exceptions.
+    Seh(crate::exception::SehThen),
     /// The driver's life: entry, AddDevice, start, workload, removal.
     Life(crate::life::LifeThen),
 }
@@ -38,6 +40,7 @@ impl Then {
             Self::Rtl(then) => then.resume(cx, value),
             Self::Io(then) => then.resume(cx, value),
             Self::Isr(then) => then.resume(cx, value),
+            Self::Seh(then) => then.resume(cx, value),
             Self::Life(then) => then.resume(cx, value),
         }
     }

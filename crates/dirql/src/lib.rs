@@ -7,6 +7,7 @@ pub mod explore;
 pub mod file;
 pub mod lab;
 pub mod models;
+mod places;
 mod plan;
 pub mod problem;
 pub mod report;

@@ -145,6 +145,9 @@ pub(crate) fn report(options: &RunOptions, lab: &Lab, system: &mut System, ended
         }
     };
     let mut report = RunReport::from_events(&events, system.steps(), &lab.check, findings, verdict);
+    if let Some(module) = system.kernel.modules.drivers.first() {
+        crate::places::add(&mut report, &options.image, &module.image);
+    }
     if options.trace {
         report.events = events;
     }
@@ -165,6 +168,16 @@ pub(crate) fn judge(stop: &Stop, modules: &dirql_kernel::loader::Modules) -> (Ve
     match stop {
         Stop::BugCheck(b) => (Verdict::Finding, Finding::new("bugcheck", b.reason.clone())),
         Stop::Fault(f) => (Verdict::Finding, Finding::new("bugcheck", f.to_string())),
+        Stop::MissingExport { module, name, caller } if !dirql_kernel::loader::provides(module) => (
+            Verdict::Missing,
+            Finding::new(
+                "missing",
+                format!(
+                    "the driver needs the library {module}, which dirql does not have: it called {name} from {}",
+                    at(*caller)
+                ),
+            ),
+        ),
         Stop::MissingExport { module, name, caller } => (
             Verdict::Missing,
             Finding::new(
@@ -232,6 +245,9 @@ pub fn inspect(path: &Path) -> Result<InspectReport, InputError> {
 pub fn exports() -> Vec<ExportLine> {
     dirql_kernel::loader::implemented_exports()
         .into_iter()
-        .map(|(name, _)| ExportLine { module: "ntoskrnl.exe".into(), name: name.into() })
+        .map(|(name, _)| ExportLine {
+            module: dirql_kernel::loader::documented_module(name).into(),
+            name: name.into(),
+        })
         .collect()
 }

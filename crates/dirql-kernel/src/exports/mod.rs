@@ -21,6 +21,7 @@ pub(crate) mod po;
 pub(crate) mod ps;
 pub(crate) mod rtl;
 pub(crate) mod se;
+pub(crate) mod seh;
 pub(crate) mod zw;
 
 use crate::cx::Export;
@@ -47,5 +48,6 @@ pub(crate) const FAMILIES: &[&[Export]] = &[
     ps::EXPORTS,
     rtl::EXPORTS,
     se::EXPORTS,
+    seh::EXPORTS,
     zw::EXPORTS,
 ];
