@@ -8,6 +8,7 @@ pub mod boot;
 mod bus;
 pub mod context;
 pub mod cx;
+pub mod demand;
 mod dispatcher;
 mod exports;
 pub mod interrupt;
@@ -24,3 +25,5 @@ pub mod system;
 pub mod then;
 pub mod thread;
 mod timer;
+
+pub use demand::{Demand, demand};

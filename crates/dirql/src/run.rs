@@ -160,8 +160,9 @@ fn judge(stop: &Stop, modules: &dirql_kernel::loader::Modules) -> (Verdict, Find
             Finding::new(
                 "missing",
                 format!(
-                    "the driver called {module}!{name} from {}; dirql does not implement it",
-                    at(*caller)
+                    "the driver called {module}!{name} from {}; dirql does not implement it{}",
+                    at(*caller),
+                    wanted(name)
                 ),
             ),
         ),
@@ -190,6 +191,15 @@ fn judge(stop: &Stop, modules: &dirql_kernel::loader::Modules) -> (Verdict, Find
             (Verdict::Finding, Finding::new("memory", "the driver used up the machine's memory"))
         }
         Stop::Internal(what) => (Verdict::Internal, Finding::new("internal", what.clone())),
+    }
+}
+
+/// How many drivers of the survey want a missing export, in words.
+fn wanted(name: &str) -> String {
+    let of = dirql_kernel::demand::SURVEYED;
+    match dirql_kernel::demand(name) {
+        Some(d) => format!(" ({} of {of} surveyed drivers import it)", d.drivers),
+        None => format!(" (none of {of} surveyed drivers imports it)"),
     }
 }
 
