@@ -11,6 +11,7 @@ pub mod cx;
 pub mod demand;
 mod dispatcher;
 mod exports;
+pub mod identity;
 pub mod interrupt;
 pub mod io;
 pub mod kernel;

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use dirql_core::{Config, Locks as CoreLocks, Windows as CoreWindows};
 use dirql_devices::PropValue;
+use dirql_kernel::identity::Setting as RegistrySetting;
 use dirql_kernel::life::{Do, Expect, Plan, PlanDevice, Step as PlanStep, Wants};
+use dirql_kernel::registry::{self, sz};
 use dirql_machine::{Machine, MachineConfig, PciSlotConfig};
 
 use crate::lab::{
@@ -98,6 +100,35 @@ fn properties(d: &DeviceLab) -> BTreeMap<String, PropValue> {
         out.insert("arrivals".into(), PropValue::Int(u64::from(d.arrivals)));
     }
     out
+}
+
+/// Registry values of the lab as the kernel takes them.
+pub(crate) fn settings(values: &crate::lab::Registry) -> Vec<RegistrySetting> {
+    values
+        .iter()
+        .map(|(path, value)| {
+            // The hardware key is the device's `Device Parameters`: naming it again says the same.
+            let bare = match path.split_once('\\') {
+                Some((first, rest)) if first.eq_ignore_ascii_case("Device Parameters") => rest,
+                _ => path,
+            };
+            let (kind, data) = match value {
+                Setting::Number(n) => match u32::try_from(*n) {
+                    Ok(n) => (registry::REG_DWORD, n.to_le_bytes().to_vec()),
+                    Err(_) => (registry::REG_QWORD, n.to_le_bytes().to_vec()),
+                },
+                Setting::Bool(b) => (registry::REG_DWORD, u32::from(*b).to_le_bytes().to_vec()),
+                Setting::Text(t) => (registry::REG_SZ, sz(t)),
+                Setting::Numbers(n) => (registry::REG_BINARY, n.iter().map(|&b| b as u8).collect()),
+                Setting::Texts(t) => {
+                    let mut data: Vec<u8> = t.iter().flat_map(|t| sz(t)).collect();
+                    data.extend([0, 0]);
+                    (registry::REG_MULTI_SZ, data)
+                }
+            };
+            RegistrySetting { path: bare.to_owned(), kind, data }
+        })
+        .collect()
 }
 
 /// The core's profile.

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use dirql_image::Image;
 use dirql_kernel::boot::Boot;
-use dirql_kernel::registry::Registry;
 use dirql_kernel::stop::Stop;
 use dirql_kernel::system::{Ended, System};
 use serde::Serialize;
@@ -110,7 +109,13 @@ pub fn run(options: &RunOptions) -> RunReport {
         image_name: file_name(&options.image),
         image: Arc::new(image),
         plan,
-        registry: Registry::default(),
+        device_settings: lab.devices.iter().map(|d| crate::plan::settings(&d.registry)).collect(),
+        service_settings: lab
+            .drivers
+            .iter()
+            .take(1)
+            .flat_map(|d| crate::plan::settings(&d.registry))
+            .collect(),
         budget: lab.budget,
         trace_exports: options.trace,
     };
