@@ -28,3 +28,4 @@ pub mod thread;
 mod timer;
 
 pub use demand::{Demand, demand};
+pub mod trace;

@@ -139,7 +139,7 @@ pub fn run(options: &RunOptions) -> RunReport {
             verdict
         }
     };
-    let mut report = RunReport::from_events(&events, system.retired(), &lab.check, findings, verdict);
+    let mut report = RunReport::from_events(&events, system.steps(), &lab.check, findings, verdict);
     if options.trace {
         report.events = events;
     }
