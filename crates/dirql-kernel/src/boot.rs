@@ -67,6 +67,7 @@ impl System {
             life: Life::default(),
             windows_build: boot.windows_build,
             events: vec![],
+            events_lost: 0,
             trace_exports: boot.trace_exports,
             trace: None,
             step: 0,

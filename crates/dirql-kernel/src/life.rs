@@ -44,6 +44,10 @@ pub struct PlanDevice {
     pub wants: Wants,
     /// Wanted DIRQLs: none, one, or one an interrupt.
     pub irqls: Vec<u8>,
+    /// Its interrupt policy.
+    pub policy: Policy,
+    /// Its interrupt priority.
+    pub priority: Priority,
     /// Does the driver under test get it?
     pub driven: bool,
 }
@@ -210,6 +214,10 @@ pub struct Life {
     driver_object: u64,
     module: usize,
     started: Vec<bool>,
+    /// Devices whose surprise removal was sent: only the remove may follow.
+    surprised: Vec<bool>,
+    /// Devices whose remove was sent: nothing may follow.
+    removed: Vec<bool>,
     doing: BTreeMap<usize, String>,
 }
 
@@ -310,9 +318,12 @@ pub fn begin(cx: &mut Cx<'_>, module: usize, service: &str, plan: Plan) -> std::
         };
         let id = format!("{:04x}:{:04x}", vendor, product);
         cx.event(EventKind::DeviceFound { name, model, id, bars, interrupts });
-        if d.driven && !plan.manual {
+        // A device is enumerated whoever starts it.
+        if d.driven {
             jobs.push_back(Job::AddDevice(i));
-            jobs.push_back(Job::Start(i));
+            if !plan.manual {
+                jobs.push_back(Job::Start(i));
+            }
         }
     }
     for name in plan.threads.keys() {
@@ -336,6 +347,8 @@ pub fn begin(cx: &mut Cx<'_>, module: usize, service: &str, plan: Plan) -> std::
     jobs.push_back(Job::Done);
     let life = &mut cx.k.life;
     life.started = vec![false; plan.devices.len()];
+    life.surprised = vec![false; plan.devices.len()];
+    life.removed = vec![false; plan.devices.len()];
     life.plan = plan;
     life.driver_object = object;
     life.module = module;
@@ -503,6 +516,8 @@ fn after_pnp(cx: &mut Cx<'_>, q: usize, i: usize, minor: u8, status: u32) -> std
             cx.k.life.queues[q].push_front(Job::PnpMinor(i, 3));
         }
         4 => cx.k.life.started[i] = false,
+        2 => cx.k.life.removed[i] = true,
+        0x17 => cx.k.life.surprised[i] = true,
         _ => {}
     }
     Ok(())
@@ -582,7 +597,7 @@ fn next(cx: &mut Cx<'_>, q: usize) -> Result {
             let pdo = cx.k.io.pdos[i].object;
             call(add, vec![object, pdo], LifeThen::Added(q, i))
         }
-        Job::Start(i) => start(cx, q, i),
+        Job::Start(i) => start(cx, q, i, None),
         Job::Spawn(name) => {
             let steps = cx.k.life.plan.threads.get(&name).cloned().unwrap_or_default();
             cx.k.life.queues.push(steps.into_iter().map(|s| Job::Step(Box::new(s))).collect());
@@ -617,7 +632,15 @@ fn next(cx: &mut Cx<'_>, q: usize) -> Result {
             cx.k.life.queues[q].push_front(Job::CloseAll);
             close(cx, q, &name, None)
         }
-        Job::PnpMinor(i, minor) => pnp(cx, q, i, minor, None),
+        Job::PnpMinor(i, minor) => {
+            let l = &cx.k.life;
+            let moot = match minor {
+                5 | 4 => l.removed[i] || l.surprised[i] || !l.started[i],
+                1 => l.removed[i] || l.surprised[i],
+                _ => l.removed[i],
+            };
+            if moot { next(cx, q) } else { pnp(cx, q, i, minor, None) }
+        }
         Job::Unload => {
             let unload = cx.r64(cx.k.life.driver_object + driver::UNLOAD)?;
             if unload == 0 {
@@ -673,7 +696,7 @@ fn pnp(cx: &mut Cx<'_>, q: usize, i: usize, minor: u8, step: Option<Box<Step>>) 
 }
 
 /// Arbitration, then IRP_MN_START_DEVICE with the raw and translated lists (spec 2.3, 6.3).
-fn start(cx: &mut Cx<'_>, q: usize, i: usize) -> Result {
+fn start(cx: &mut Cx<'_>, q: usize, i: usize, step: Option<Box<Step>>) -> Result {
     let d = cx.k.life.plan.devices[i].clone();
     let pdo = cx.k.io.pdos[i].object;
     let kind = match d.wants {
@@ -687,8 +710,8 @@ fn start(cx: &mut Cx<'_>, q: usize, i: usize) -> Result {
         Some(kind) => {
             let wanted = ArbiterRequest {
                 kind,
-                priority: Priority::Normal,
-                policy: Policy::AllProcessors,
+                priority: d.priority,
+                policy: d.policy,
                 irqls: d.irqls.iter().map(|l| Irql(*l)).collect(),
             };
             cx.k.interrupts.arbiter.assign(&wanted).map_err(|e| Stop::MissingFeature {
@@ -788,7 +811,7 @@ fn start(cx: &mut Cx<'_>, q: usize, i: usize) -> Result {
         cx.put(to, &bytes)?;
         cx.w64(next + at, to)?;
     }
-    send(cx, q, pdo, Pending { kind: After::Pnp { device: i, minor: 0 }, ..p })
+    send(cx, q, pdo, Pending { kind: After::Pnp { device: i, minor: 0 }, step, ..p })
 }
 
 /// Programs the interrupt hardware for what was assigned; sources stay masked until a driver connects (spec I-28).
@@ -964,7 +987,12 @@ fn do_step(cx: &mut Cx<'_>, q: usize, step: Box<Step>) -> Result {
         Do::Pnp { device, minor } => {
             let i = device_index(cx, &device)?;
             if minor == 0 {
-                return start(cx, q, i);
+                return start(cx, q, i, Some(step));
+            }
+            if minor == 0x17 {
+                // The device is gone before its driver hears of it.
+                let machine = cx.k.life.plan.devices[i].machine;
+                cx.m.detach(machine);
             }
             pnp(cx, q, i, minor, Some(step))
         }
