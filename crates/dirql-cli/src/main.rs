@@ -1,5 +1,6 @@
 //! The dirql command: the only crate that prints.
 
+mod explore;
 mod show;
 
 use std::ffi::OsString;
@@ -60,6 +61,12 @@ enum Command {
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
         cpus: Option<u32>,
     },
+    /// Search the interleavings of a driver's interrupts, DPCs and threads
+    #[command(after_help = EXIT_CODES)]
+    Explore(explore::Explore),
+    /// Have a run again, by its token
+    #[command(after_help = EXIT_CODES)]
+    Replay(explore::Replay),
     /// Say what an image is, how it connects interrupts, and what dirql lacks for it
     #[command(after_help = EXIT_CODES)]
     Inspect {
@@ -102,6 +109,8 @@ impl Command {
             | Self::Devices { json }
             | Self::Rules { json }
             | Self::Exports { json, .. } => *json,
+            Self::Explore(e) => e.json(),
+            Self::Replay(r) => r.json(),
         }
     }
 }
@@ -129,6 +138,21 @@ impl Said {
             report.to_text(coloured(colour, std::io::stdout().is_terminal()))
         };
         Self { text, verdict: report.verdict, error }
+    }
+
+    /// A report after its events, when it has any.
+    fn traced(report: &RunReport, json: bool, colour: Colour) -> Self {
+        let mut text = String::new();
+        for event in &report.events {
+            text += &if json {
+                serde_json::to_string(event).unwrap_or_default()
+            } else {
+                dirql::report::trace_line(event)
+            };
+            text.push('\n');
+        }
+        let said = Self::report(report, json, colour);
+        Self { text: text + &said.text, ..said }
     }
 }
 
@@ -215,18 +239,16 @@ fn coloured(wanted: Colour, terminal: bool) -> bool {
 fn execute(command: Command, colour: Colour) -> Said {
     match command {
         Command::Run { image, lab, json, trace, budget, cpus } => {
-            let report = dirql::run(&RunOptions { image, lab, trace, budget, cpus });
-            let mut text = String::new();
-            for event in &report.events {
-                text += &if json {
-                    serde_json::to_string(event).unwrap_or_default()
-                } else {
-                    dirql::report::trace_line(event)
-                };
-                text.push('\n');
-            }
-            let said = Said::report(&report, json, colour);
-            Said { text: text + &said.text, ..said }
+            Said::traced(&dirql::run(&RunOptions { image, lab, trace, budget, cpus }), json, colour)
+        }
+        Command::Explore(explore) => {
+            let json = explore.json();
+            let (text, verdict) = explore.execute();
+            Said { text, verdict, error: !json && verdict == Verdict::Input }
+        }
+        Command::Replay(replay) => {
+            let json = replay.json();
+            Said::traced(&replay.execute(), json, colour)
         }
         Command::Inspect { image, json } => match dirql::inspect(&image) {
             Ok(report) => {

@@ -37,13 +37,8 @@ pub(crate) fn at_end(lab: &Lab, system: &System, story: &RunStory) -> Vec<Findin
         let left: Vec<_> = k.pool.live().filter(|b| b.driver).collect();
         if !left.is_empty() {
             let bytes: u64 = left.iter().map(|b| b.size).fold(0, u64::saturating_add);
-            let list: Vec<String> = left
-                .iter()
-                .take(MOST)
-                .map(|b| {
-                    format!("'{}' {} bytes at {:#x}, allocation {}", tag_name(b.tag), b.size, b.va, b.number)
-                })
-                .collect();
+            let list: Vec<String> =
+                left.iter().take(MOST).map(|b| format!("'{}' {} bytes", tag_name(b.tag), b.size)).collect();
             let more =
                 if left.len() > MOST { format!("; and {} more", left.len() - MOST) } else { String::new() };
             let message = format!(

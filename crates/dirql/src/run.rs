@@ -91,6 +91,8 @@ pub struct Bench {
     pub system: System,
     /// The lab.
     pub lab: Lab,
+    /// By which a replay token knows its image and lab.
+    pub(crate) digest: u32,
     options: RunOptions,
 }
 
@@ -125,8 +127,9 @@ pub fn prepare(options: &RunOptions) -> Result<Bench, Box<RunReport>> {
         budget: lab.budget,
         trace_exports: options.trace,
     };
+    let digest = crate::explore::digest(&bytes, &lab);
     match System::boot(machine, boot) {
-        Ok(system) => Ok(Bench { system, lab, options: options.clone() }),
+        Ok(system) => Ok(Bench { system, lab, digest, options: options.clone() }),
         // Before the driver's first instruction it is the image's or the lab's size that is too much.
         Err(Stop::OutOfMemory) => Err(bad(InputError::new(
             Some(&options.image),
@@ -153,28 +156,7 @@ impl Bench {
     pub fn report(mut self, ended: &Ended) -> RunReport {
         let events = self.system.take_events();
         let story = RunStory::fold(&events);
-        let mut findings = story.findings();
-        let mut verdict = Verdict::Ok;
-        match ended {
-            Ended::Done => findings.extend(crate::checks::at_end(&self.lab, &self.system, &story)),
-            // The story's own bug check event is the finding.
-            Ended::Stopped(Stop::BugCheck(_)) => verdict = Verdict::Finding,
-            Ended::Stopped(stop) => {
-                let (how, finding) = judge(stop, &self.system.kernel.modules);
-                findings.push(finding);
-                verdict = how;
-            }
-        }
-        // What a run that dirql ended counts says nothing about the driver.
-        if matches!(verdict, Verdict::Ok | Verdict::Finding) {
-            findings.extend(crate::checks::steps(&self.lab, &story));
-            findings.extend(crate::checks::counters(&self.lab, &story));
-            crate::rules::apply(&self.lab, &mut findings);
-            let wrong = findings.iter().any(|f| f.level == Level::Finding);
-            // What ended the run early is never put aside: what came after it was not seen.
-            let early = matches!(ended, Ended::Stopped(_));
-            verdict = if wrong || early { Verdict::Finding } else { Verdict::Ok };
-        }
+        let (verdict, mut findings) = findings(&self.lab, &self.system, ended, &story);
         let again = self.options.command();
         for f in &mut findings {
             f.replay = Some(again.clone());
@@ -190,6 +172,38 @@ impl Bench {
         let events = if self.options.trace { events } else { Vec::new() };
         RunReport { verdict, findings, stats, story, made_lab, input: None, events }
     }
+}
+
+/// What is wrong with a run that ended so, and whose it is.
+pub(crate) fn findings(
+    lab: &Lab,
+    system: &System,
+    ended: &Ended,
+    story: &RunStory,
+) -> (Verdict, Vec<Finding>) {
+    let mut findings = story.findings();
+    let mut verdict = Verdict::Ok;
+    match ended {
+        Ended::Done => findings.extend(crate::checks::at_end(lab, system, story)),
+        // The story's own bug check event is the finding.
+        Ended::Stopped(Stop::BugCheck(_)) => verdict = Verdict::Finding,
+        Ended::Stopped(stop) => {
+            let (how, finding) = judge(stop, &system.kernel.modules);
+            findings.push(finding);
+            verdict = how;
+        }
+    }
+    // What a run that dirql ended counts says nothing about the driver.
+    if matches!(verdict, Verdict::Ok | Verdict::Finding) {
+        findings.extend(crate::checks::steps(lab, story));
+        findings.extend(crate::checks::counters(lab, story));
+        crate::rules::apply(lab, &mut findings);
+        let wrong = findings.iter().any(|f| f.level == Level::Finding);
+        // What ended the run early is never put aside: what came after it was not seen.
+        let early = matches!(ended, Ended::Stopped(_));
+        verdict = if wrong || early { Verdict::Finding } else { Verdict::Ok };
+    }
+    (verdict, findings)
 }
 
 /// Runs a driver in its lab.
@@ -210,7 +224,7 @@ pub(crate) fn parse(path: &Path, bytes: &[u8]) -> Result<Image, InputError> {
 }
 
 /// Whose fault a stop is, and how to say it.
-fn judge(stop: &Stop, modules: &dirql_kernel::loader::Modules) -> (Verdict, Finding) {
+pub(crate) fn judge(stop: &Stop, modules: &dirql_kernel::loader::Modules) -> (Verdict, Finding) {
     let at = |va: u64| modules.describe(va);
     match stop {
         Stop::BugCheck(b) => (Verdict::Finding, Finding::new("bugcheck", b.reason.clone())),

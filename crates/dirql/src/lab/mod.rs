@@ -20,7 +20,7 @@ pub use step::{Action, DevicePower, Expect, PnpMinor, PowerTarget, SetTarget, St
 use crate::problem::InputError;
 
 /// The instructions a run may take when the lab says nothing.
-pub const DEFAULT_BUDGET: u64 = 200_000_000;
+pub const DEFAULT_BUDGET: u64 = 20_000_000;
 
 /// The largest lab file, in bytes.
 pub const LAB_SIZE_CAP: u64 = 4 << 20;

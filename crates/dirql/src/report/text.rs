@@ -154,7 +154,9 @@ fn interrupts(out: &mut Out, report: &RunReport) {
         lines.push("vector  message  DIRQL    ISR  claimed   DPCs  time at IRQL  longest".into());
     }
     for v in &s.vectors {
-        let message = v.message.map_or_else(|| "line".into(), |m| m.to_string());
+        let level = s.connections.iter().flat_map(|c| &c.vectors).find(|c| c.vector == v.vector);
+        let level = level.is_some_and(|c| c.mode == InterruptMode::LevelSensitive);
+        let message = v.message.map_or_else(|| if level { "line" } else { "-" }.into(), |m| m.to_string());
         lines.push(format!(
             "  {:#04x}  {message:>7}  {:>5}  {:>5}  {:>7}  {:>5}  {:>12}  {:>7}",
             v.vector,
