@@ -214,6 +214,9 @@ pub struct Life {
     driver_object: u64,
     module: usize,
     started: Vec<bool>,
+    /// A job is being done by the loop of [`next`], and it asks for the next one.
+    turning: bool,
+    again: bool,
     /// Devices whose surprise removal was sent: only the remove may follow.
     surprised: Vec<bool>,
     /// Devices whose remove was sent: nothing may follow.
@@ -568,8 +571,24 @@ fn end_step(
     cx.event(EventKind::Step { index, what, status, outcome: outcome.unwrap_or(StepOutcome::Done) });
 }
 
-/// Does the next job of a queue.
+/// Does the next job of a queue, and those after it that end at once. A job ends by calling this; the call only asks
+/// for another turn of the loop, so that a million steps need no deeper stack than one.
 fn next(cx: &mut Cx<'_>, q: usize) -> Result {
+    if cx.k.life.turning {
+        cx.k.life.again = true;
+        return Ok(Outcome::End);
+    }
+    loop {
+        cx.k.life.turning = true;
+        let outcome = next_job(cx, q);
+        cx.k.life.turning = false;
+        if !std::mem::take(&mut cx.k.life.again) {
+            return outcome;
+        }
+    }
+}
+
+fn next_job(cx: &mut Cx<'_>, q: usize) -> Result {
     cx.k.life.doing.remove(&q);
     let Some(job) = cx.k.life.queues[q].pop_front() else { return Ok(Outcome::End) };
     match job {

@@ -15,6 +15,13 @@ const MOST: usize = 8;
 pub(crate) fn at_end(lab: &Lab, system: &System, story: &RunStory) -> Vec<Finding> {
     let mut out = vec![];
     let k = &system.kernel;
+    if lab.drivers.iter().all(|d| d.devices.is_empty()) && story.irps.is_empty() {
+        let message = "the lab gives the driver no device, so nothing but DriverEntry and DriverUnload ran; a \
+                       [[device]] and `device = \"...\"` in [driver] give it one";
+        let mut finding = Finding::new("start", message);
+        finding.level = crate::lab::Level::Advice;
+        out.push(finding);
+    }
     if lab.check.no_outstanding_irp {
         for i in story.irps.iter().filter(|i| i.status.is_none()) {
             let message = format!("request {} ({}) was never completed", i.id, i.what());

@@ -98,3 +98,9 @@ fn steps_run_on_threads_and_life_can_be_led_by_hand() {
     assert_eq!((report.verdict, rules(&report)), (Verdict::Ok, vec![]), "{}", report.to_text(false));
     assert_eq!(report.story.connections.len(), 2, "it connects anew");
 }
+
+#[test]
+fn many_steps_need_no_deep_stack() {
+    let more = "[[step]]\ndo = \"repeat\"\ncount = 30000\nsteps = [{ do = \"raise\" }]\n";
+    assert_eq!(with("edu", "many", more).verdict, Verdict::Ok);
+}
