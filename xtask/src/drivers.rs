@@ -115,6 +115,7 @@ const DRIVERS: &[Driver] = &[
     gcc("shared", &["shared/shared.c", FDO]),
     gcc("tests/bugcheck", &["tests/bugcheck.c", FDO]),
     gcc("tests/entryfail", &["tests/entryfail.c"]),
+    gcc("tests/exports_registry", &["tests/exports_registry.c", FDO]),
     gcc("tests/forever", &["tests/forever.c", FDO]),
     gcc("tests/leak", &["tests/leak.c", FDO]),
     gcc("tests/missing", &["tests/missing.c"]),

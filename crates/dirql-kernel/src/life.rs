@@ -44,6 +44,10 @@ pub struct PlanDevice {
     pub wants: Wants,
     /// Wanted DIRQLs: none, one, or one an interrupt.
     pub irqls: Vec<u8>,
+    /// Its interrupt policy.
+    pub policy: Policy,
+    /// Its interrupt priority.
+    pub priority: Priority,
     /// Does the driver under test get it?
     pub driven: bool,
 }
@@ -210,6 +214,13 @@ pub struct Life {
     driver_object: u64,
     module: usize,
     started: Vec<bool>,
+    /// A job is being done by the loop of [`next`], and it asks for the next one.
+    turning: bool,
+    again: bool,
+    /// Devices whose surprise removal was sent: only the remove may follow.
+    surprised: Vec<bool>,
+    /// Devices whose remove was sent: nothing may follow.
+    removed: Vec<bool>,
     doing: BTreeMap<usize, String>,
 }
 
@@ -312,9 +323,12 @@ pub fn begin(cx: &mut Cx<'_>, module: usize, service: &str, plan: Plan) -> std::
         };
         let id = format!("{:04x}:{:04x}", vendor, product);
         cx.event(EventKind::DeviceFound { name, model, id, bars, interrupts });
-        if d.driven && !plan.manual {
+        // A device is enumerated whoever starts it.
+        if d.driven {
             jobs.push_back(Job::AddDevice(i));
-            jobs.push_back(Job::Start(i));
+            if !plan.manual {
+                jobs.push_back(Job::Start(i));
+            }
         }
     }
     // A thread begins where its first step stands: what the workload did before is done.
@@ -346,6 +360,8 @@ pub fn begin(cx: &mut Cx<'_>, module: usize, service: &str, plan: Plan) -> std::
     jobs.push_back(Job::Done);
     let life = &mut cx.k.life;
     life.started = vec![false; plan.devices.len()];
+    life.surprised = vec![false; plan.devices.len()];
+    life.removed = vec![false; plan.devices.len()];
     life.plan = plan;
     life.driver_object = object;
     life.module = module;
@@ -548,6 +564,8 @@ fn after_pnp(cx: &mut Cx<'_>, q: usize, i: usize, minor: u8, status: u32) -> std
             cx.k.life.queues[q].push_front(Job::PnpMinor(i, 3));
         }
         4 => cx.k.life.started[i] = false,
+        2 => cx.k.life.removed[i] = true,
+        0x17 => cx.k.life.surprised[i] = true,
         _ => {}
     }
     Ok(())
@@ -598,8 +616,24 @@ fn end_step(
     cx.event(EventKind::Step { index, what, status, outcome: outcome.unwrap_or(StepOutcome::Done) });
 }
 
-/// Does the next job of a queue.
+/// Does the next job of a queue, and those after it that end at once. A job ends by calling this; the call only asks
+/// for another turn of the loop, so that a million steps need no deeper stack than one.
 fn next(cx: &mut Cx<'_>, q: usize) -> Result {
+    if cx.k.life.turning {
+        cx.k.life.again = true;
+        return Ok(Outcome::End);
+    }
+    loop {
+        cx.k.life.turning = true;
+        let outcome = next_job(cx, q);
+        cx.k.life.turning = false;
+        if !std::mem::take(&mut cx.k.life.again) {
+            return outcome;
+        }
+    }
+}
+
+fn next_job(cx: &mut Cx<'_>, q: usize) -> Result {
     cx.k.life.doing.remove(&q);
     let Some(job) = cx.k.life.queues[q].pop_front() else { return Ok(Outcome::End) };
     match job {
@@ -622,7 +656,7 @@ fn next(cx: &mut Cx<'_>, q: usize) -> Result {
             let pdo = cx.k.io.pdos[i].object;
             call(add, vec![object, pdo], LifeThen::Added(q, i))
         }
-        Job::Start(i) => start(cx, q, i),
+        Job::Start(i) => start(cx, q, i, None),
         Job::Spawn(name) => {
             let steps = cx.k.life.plan.threads.get(&name).cloned().unwrap_or_default();
             cx.k.life.queues.push(steps.into_iter().map(|s| Job::Step(Box::new(s))).collect());
@@ -657,7 +691,15 @@ fn next(cx: &mut Cx<'_>, q: usize) -> Result {
             cx.k.life.queues[q].push_front(Job::CloseAll);
             close(cx, q, &name, None)
         }
-        Job::PnpMinor(i, minor) => pnp(cx, q, i, minor, None),
+        Job::PnpMinor(i, minor) => {
+            let l = &cx.k.life;
+            let moot = match minor {
+                5 | 4 => l.removed[i] || l.surprised[i] || !l.started[i],
+                1 => l.removed[i] || l.surprised[i],
+                _ => l.removed[i],
+            };
+            if moot { next(cx, q) } else { pnp(cx, q, i, minor, None) }
+        }
         Job::Unload => {
             let unload = cx.r64(cx.k.life.driver_object + driver::UNLOAD)?;
             if unload == 0 {
@@ -713,7 +755,7 @@ fn pnp(cx: &mut Cx<'_>, q: usize, i: usize, minor: u8, step: Option<Box<Step>>) 
 }
 
 /// Arbitration, then IRP_MN_START_DEVICE with the raw and translated lists (spec 2.3, 6.3).
-fn start(cx: &mut Cx<'_>, q: usize, i: usize) -> Result {
+fn start(cx: &mut Cx<'_>, q: usize, i: usize, step: Option<Box<Step>>) -> Result {
     let d = cx.k.life.plan.devices[i].clone();
     let pdo = cx.k.io.pdos[i].object;
     let kind = match d.wants {
@@ -727,8 +769,8 @@ fn start(cx: &mut Cx<'_>, q: usize, i: usize) -> Result {
         Some(kind) => {
             let wanted = ArbiterRequest {
                 kind,
-                priority: Priority::Normal,
-                policy: Policy::AllProcessors,
+                priority: d.priority,
+                policy: d.policy,
                 irqls: d.irqls.iter().map(|l| Irql(*l)).collect(),
             };
             cx.k.interrupts.arbiter.assign(&wanted).map_err(|e| Stop::MissingFeature {
@@ -828,7 +870,7 @@ fn start(cx: &mut Cx<'_>, q: usize, i: usize) -> Result {
         cx.put(to, &bytes)?;
         cx.w64(next + at, to)?;
     }
-    send(cx, q, pdo, Pending { kind: After::Pnp { device: i, minor: 0 }, ..p })
+    send(cx, q, pdo, Pending { kind: After::Pnp { device: i, minor: 0 }, step, ..p })
 }
 
 /// Programs the interrupt hardware for what was assigned; sources stay masked until a driver connects (spec I-28).
@@ -1003,7 +1045,12 @@ fn do_step(cx: &mut Cx<'_>, q: usize, step: Box<Step>) -> Result {
         Do::Pnp { device, minor } => {
             let i = device_index(cx, &device)?;
             if minor == 0 {
-                return start(cx, q, i);
+                return start(cx, q, i, Some(step));
+            }
+            if minor == 0x17 {
+                // The device is gone before its driver hears of it.
+                let machine = cx.k.life.plan.devices[i].machine;
+                cx.m.detach(machine);
             }
             pnp(cx, q, i, minor, Some(step))
         }

@@ -106,10 +106,13 @@ crate::exports! {
     [2] fn MmIsAddressValid(cx, va: u64) { ret(u64::from(cx.m.mem.translate(Va(va)).is_some())) }
 
     [2] fn MmAllocateContiguousMemory(cx, bytes: u64, highest: u64) {
-        ret(cx.k.pool.alloc_contiguous(&mut cx.m.mem, bytes, highest, 0, TAG).unwrap_or(0))
+        let at = cx.k.pool.alloc_contiguous(&mut cx.m.mem, bytes, highest, 0, TAG).unwrap_or(0);
+        cx.k.pool.hand_over(at);
+        ret(at)
     }
     [2] fn MmAllocateContiguousMemorySpecifyCache(cx, bytes: u64, lowest: u64, highest: u64, boundary: u64, _cache: u32) {
         let at = cx.k.pool.alloc_contiguous(&mut cx.m.mem, bytes, highest, boundary, TAG).unwrap_or(0);
+        cx.k.pool.hand_over(at);
         if at != 0 && physical(cx, at).is_some_and(|pa| pa < lowest) {
             return Err(cx.missing(format!("contiguous memory above physical address {lowest:#x}")));
         }

@@ -11,6 +11,7 @@ pub(crate) mod hal;
 pub(crate) mod interrupt;
 pub(crate) mod io;
 pub(crate) mod io_irp;
+pub(crate) mod io_registry;
 pub(crate) mod ke;
 pub(crate) mod ke_cpu;
 pub(crate) mod ke_dpc;
@@ -20,9 +21,11 @@ pub(crate) mod ob;
 pub(crate) mod po;
 pub(crate) mod ps;
 pub(crate) mod rtl;
+pub(crate) mod rtl_registry;
 pub(crate) mod se;
 pub(crate) mod seh;
 pub(crate) mod zw;
+pub(crate) mod zw_key;
 
 use crate::cx::Export;
 
@@ -38,6 +41,7 @@ pub(crate) const FAMILIES: &[&[Export]] = &[
     interrupt::EXPORTS,
     io::EXPORTS,
     io_irp::EXPORTS,
+    io_registry::EXPORTS,
     ke::EXPORTS,
     ke_cpu::EXPORTS,
     ke_dpc::EXPORTS,
@@ -47,7 +51,9 @@ pub(crate) const FAMILIES: &[&[Export]] = &[
     po::EXPORTS,
     ps::EXPORTS,
     rtl::EXPORTS,
+    rtl_registry::EXPORTS,
     se::EXPORTS,
     seh::EXPORTS,
     zw::EXPORTS,
+    zw_key::EXPORTS,
 ];

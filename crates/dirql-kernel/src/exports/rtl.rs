@@ -1,5 +1,5 @@
 //! Run-time library: counted strings, memory, bits and version. Case is ASCII's. Left out and reported by name as
-//! missing exports: registry queries, security descriptors, tables.
+//! missing exports: see the other `rtl_` files for registry, security descriptors, tables.
 
 use crate::context::{Result, ret, void};
 use crate::cx::Cx;
@@ -12,17 +12,22 @@ const STATUS_BUFFER_TOO_SMALL: u64 = 0xC000_0023;
 const STATUS_NO_MEMORY: u64 = 0xC000_0017;
 const TAG: u32 = u32::from_le_bytes(*b"RtlS");
 
-/// How a run-time routine goes on. None calls the driver back yet, so there is no value.
+/// How a run-time routine goes on.
 #[derive(Clone, Debug)]
-pub enum RtlThen {}
+pub enum RtlThen {
+    /// The QueryRoutine of a registry query returned.
+    Query(Box<crate::exports::rtl_registry::Query>),
+}
 
 impl RtlThen {
     /// Goes on.
     ///
     /// # Errors
     /// Whatever ends the run.
-    pub fn resume(self, _cx: &mut Cx<'_>, _value: u64) -> Result {
-        match self {}
+    pub fn resume(self, cx: &mut Cx<'_>, value: u64) -> Result {
+        match self {
+            Self::Query(q) => crate::exports::rtl_registry::resume(cx, *q, value),
+        }
     }
 }
 
