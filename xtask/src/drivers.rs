@@ -57,6 +57,7 @@ const DRIVERS: &[Driver] = &[
     Driver { name: "shared", sources: &["shared/shared.c", FDO] },
     Driver { name: "tests/bugcheck", sources: &["tests/bugcheck.c", FDO] },
     Driver { name: "tests/entryfail", sources: &["tests/entryfail.c"] },
+    Driver { name: "tests/exports_hal", sources: &["tests/exports_hal.c", FDO] },
     Driver { name: "tests/exports_registry", sources: &["tests/exports_registry.c", FDO] },
     Driver { name: "tests/forever", sources: &["tests/forever.c", FDO] },
     Driver { name: "tests/leak", sources: &["tests/leak.c", FDO] },

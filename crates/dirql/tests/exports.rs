@@ -22,3 +22,8 @@ fn check(name: &str, checks: u32) {
 fn registry() {
     check("registry", 102);
 }
+
+#[test]
+fn hal() {
+    check("hal", 72);
+}

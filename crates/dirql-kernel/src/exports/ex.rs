@@ -22,6 +22,10 @@ const OLD_IRQL: u64 = 48;
 /// EX_SPIN_LOCK: held exclusively.
 const EXCLUSIVE: u32 = 1 << 31;
 
+/// PF_COMPARE_EXCHANGE_DOUBLE, PF_MMX, PF_XMMI (SSE), PF_RDTSC, PF_XMMI64 (SSE2), PF_NX, PF_COMPARE_EXCHANGE128: what
+/// every x64 processor of the profile has.
+pub(crate) const PROCESSOR_FEATURES: &[u8] = &[2, 3, 6, 8, 10, 12, 14];
+
 /// How the `Ex` family goes on.
 #[derive(Clone, Debug)]
 pub enum ExThen {
@@ -416,11 +420,9 @@ exports! {
         cx.w64(to, time)?;
         void()
     }
-    // PF_COMPARE_EXCHANGE_DOUBLE, PF_MMX, PF_XMMI (SSE), PF_RDTSC, PF_XMMI64 (SSE2), PF_NX, PF_COMPARE_EXCHANGE128:
-    // what every x64 processor of the profile has.
     [15] fn ExIsProcessorFeaturePresent(cx, feature: u32) {
         let _ = &cx;
-        ret(u64::from(matches!(feature, 2 | 3 | 6 | 8 | 10 | 12 | 14)))
+        ret(u64::from(PROCESSOR_FEATURES.iter().any(|&f| u32::from(f) == feature)))
     }
 }
 

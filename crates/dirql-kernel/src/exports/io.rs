@@ -144,10 +144,6 @@ crate::exports! {
         cx.w64(device_out, top)?;
         ret(0)
     }
-    [2] fn IoGetDmaAdapter(cx, _pdo: u64, _description: u64, _registers: u64) {
-        Err(cx.missing("IoGetDmaAdapter: a DMA adapter (use MmAllocateContiguousMemorySpecifyCache, or wait for DMA adapters)"))
-    }
-
     [0] fn IoRegisterDeviceInterface(cx, pdo: u64, guid: u64, reference: u64, out: u64) {
         let text = guid_text(&cx.bytes(guid, 16)?);
         let mut link = format!("\\??\\PCI#{:x}#{text}", cx.k.io.pdos.iter().position(|p| p.object == pdo).unwrap_or(0));

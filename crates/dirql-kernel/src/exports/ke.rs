@@ -57,6 +57,12 @@ pub struct KeState {
     pub work: super::ex_work::WorkQueue,
     /// UUIDs made so far.
     pub uuids: u64,
+    /// Clock tick that KUSER_SHARED_DATA shows.
+    pub shared_tick: u64,
+    /// Locks of pageable sections by the section's address (MmLockPagableDataSection).
+    pub locked_sections: BTreeMap<u64, u32>,
+    /// DMA adapters.
+    pub dma: super::hal_dma::DmaState,
 }
 
 impl KeState {

@@ -8,6 +8,8 @@ pub(crate) mod ex_pool;
 pub(crate) mod ex_resource;
 pub(crate) mod ex_work;
 pub(crate) mod hal;
+pub(crate) mod hal_bus;
+pub(crate) mod hal_dma;
 pub(crate) mod interrupt;
 pub(crate) mod io;
 pub(crate) mod io_irp;
@@ -17,6 +19,7 @@ pub(crate) mod ke_cpu;
 pub(crate) mod ke_dpc;
 pub(crate) mod ke_lock;
 pub(crate) mod mm;
+pub(crate) mod mm_pages;
 pub(crate) mod ob;
 pub(crate) mod po;
 pub(crate) mod ps;
@@ -37,6 +40,8 @@ pub(crate) const FAMILIES: &[&[Export]] = &[
     ex_resource::EXPORTS,
     ex_work::EXPORTS,
     hal::EXPORTS,
+    hal_bus::EXPORTS,
+    hal_dma::EXPORTS,
     interrupt::EXPORTS,
     io::EXPORTS,
     io_irp::EXPORTS,
@@ -46,6 +51,7 @@ pub(crate) const FAMILIES: &[&[Export]] = &[
     ke_dpc::EXPORTS,
     ke_lock::EXPORTS,
     mm::EXPORTS,
+    mm_pages::EXPORTS,
     ob::EXPORTS,
     po::EXPORTS,
     ps::EXPORTS,
