@@ -17,4 +17,19 @@ NTKERNELAPI BOOLEAN NTAPI FsRtlIsNameInExpression(PUNICODE_STRING Expression, PU
 /* In ntddk.h of before Windows 8. */
 NTHALAPI ULONG NTAPI HalGetBusData(ULONG BusDataType, ULONG BusNumber, ULONG SlotNumber, PVOID Buffer, ULONG Length);
 
+/* In ntifs.h, or left out of mingw-w64's wdm.h. */
+NTSYSAPI VOID NTAPI RtlSecondsSince1970ToTime(ULONG Seconds, PLARGE_INTEGER Time);
+NTSYSAPI BOOLEAN NTAPI RtlTimeToSecondsSince1970(PLARGE_INTEGER Time, PULONG Seconds);
+NTSYSAPI NTSTATUS NTAPI RtlInitializeSid(PVOID Sid, const UCHAR *Authority, UCHAR Count);
+NTSYSAPI PULONG NTAPI RtlSubAuthoritySid(PVOID Sid, ULONG Index);
+NTSYSAPI ULONG NTAPI RtlLengthSid(PVOID Sid);
+NTSYSAPI ULONG NTAPI RtlLengthRequiredSid(ULONG Count);
+NTSYSAPI BOOLEAN NTAPI RtlValidSid(PVOID Sid);
+NTSYSAPI NTSTATUS NTAPI RtlCreateAcl(PACL Acl, ULONG Length, ULONG Revision);
+NTSYSAPI NTSTATUS NTAPI RtlAddAccessAllowedAce(PACL Acl, ULONG Revision, ULONG Mask, PVOID Sid);
+NTSYSAPI NTSTATUS NTAPI RtlSetOwnerSecurityDescriptor(PVOID Descriptor, PVOID Owner, BOOLEAN Defaulted);
+NTSYSAPI NTSTATUS NTAPI RtlAbsoluteToSelfRelativeSD(PVOID Absolute, PVOID Relative, PULONG Length);
+NTSYSAPI NTSTATUS NTAPI RtlGetDaclSecurityDescriptor(PVOID Descriptor, PBOOLEAN Present, PACL *Dacl,
+                                                     PBOOLEAN Defaulted);
+
 #endif

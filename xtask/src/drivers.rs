@@ -59,6 +59,7 @@ const DRIVERS: &[Driver] = &[
     Driver { name: "tests/entryfail", sources: &["tests/entryfail.c"] },
     Driver { name: "tests/exports_hal", sources: &["tests/exports_hal.c", FDO] },
     Driver { name: "tests/exports_registry", sources: &["tests/exports_registry.c", FDO] },
+    Driver { name: "tests/exports_rtl", sources: &["tests/exports_rtl.c", FDO] },
     Driver { name: "tests/forever", sources: &["tests/forever.c", FDO] },
     Driver { name: "tests/leak", sources: &["tests/leak.c", FDO] },
     Driver { name: "tests/missing", sources: &["tests/missing.c"] },

@@ -27,3 +27,8 @@ fn registry() {
 fn hal() {
     check("hal", 72);
 }
+
+#[test]
+fn rtl() {
+    check("rtl", 52);
+}

@@ -24,7 +24,11 @@ pub(crate) mod ob;
 pub(crate) mod po;
 pub(crate) mod ps;
 pub(crate) mod rtl;
+pub(crate) mod rtl_bits;
 pub(crate) mod rtl_registry;
+pub(crate) mod rtl_security;
+pub(crate) mod rtl_text;
+pub(crate) mod rtl_time;
 pub(crate) mod se;
 pub(crate) mod zw;
 pub(crate) mod zw_key;
@@ -56,6 +60,10 @@ pub(crate) const FAMILIES: &[&[Export]] = &[
     po::EXPORTS,
     ps::EXPORTS,
     rtl::EXPORTS,
+    rtl_bits::EXPORTS,
+    rtl_security::EXPORTS,
+    rtl_text::EXPORTS,
+    rtl_time::EXPORTS,
     rtl_registry::EXPORTS,
     se::EXPORTS,
     zw::EXPORTS,
