@@ -32,4 +32,13 @@ NTSYSAPI NTSTATUS NTAPI RtlAbsoluteToSelfRelativeSD(PVOID Absolute, PVOID Relati
 NTSYSAPI NTSTATUS NTAPI RtlGetDaclSecurityDescriptor(PVOID Descriptor, PBOOLEAN Present, PACL *Dacl,
                                                      PBOOLEAN Defaulted);
 
+NTSYSAPI NTSTATUS NTAPI ZwWaitForSingleObject(HANDLE Handle, BOOLEAN Alertable, PLARGE_INTEGER Timeout);
+NTSYSAPI NTSTATUS NTAPI ZwQuerySystemInformation(ULONG Class, PVOID Buffer, ULONG Length, PULONG Needed);
+NTKERNELAPI NTSTATUS NTAPI PsLookupProcessByProcessId(HANDLE Id, PVOID Process);
+
+NTSYSAPI NTSTATUS NTAPI ZwSetEvent(HANDLE Event, PLONG Previous);
+NTSYSAPI NTSTATUS NTAPI ZwCreateEvent(PHANDLE Event, ULONG Access, POBJECT_ATTRIBUTES Attributes, EVENT_TYPE Type,
+                                      BOOLEAN Signalled);
+NTKERNELAPI PEPROCESS NTAPI IoThreadToProcess(PETHREAD Thread);
+
 #endif

@@ -58,6 +58,7 @@ const DRIVERS: &[Driver] = &[
     Driver { name: "tests/bugcheck", sources: &["tests/bugcheck.c", FDO] },
     Driver { name: "tests/entryfail", sources: &["tests/entryfail.c"] },
     Driver { name: "tests/exports_hal", sources: &["tests/exports_hal.c", FDO] },
+    Driver { name: "tests/exports_io", sources: &["tests/exports_io.c", FDO] },
     Driver { name: "tests/exports_registry", sources: &["tests/exports_registry.c", FDO] },
     Driver { name: "tests/exports_rtl", sources: &["tests/exports_rtl.c", FDO] },
     Driver { name: "tests/forever", sources: &["tests/forever.c", FDO] },

@@ -32,3 +32,8 @@ fn hal() {
 fn rtl() {
     check("rtl", 52);
 }
+
+#[test]
+fn io() {
+    check("io", 57);
+}

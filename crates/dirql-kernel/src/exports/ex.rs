@@ -60,6 +60,22 @@ pub enum ExThen {
     },
     /// The free routine of a lookaside list returned; go on with the next entry.
     DrainLookaside(u64),
+    /// A routine of a callback object returned; call the rest.
+    Notify {
+        /// Routines and their contexts.
+        rest: Vec<(u64, u64)>,
+        /// First argument of the notification.
+        a: u64,
+        /// Second.
+        b: u64,
+    },
+    /// A push lock may have become free: try again.
+    PushLock {
+        /// Its address.
+        lock: u64,
+        /// Shared rather than exclusive.
+        shared: bool,
+    },
     /// A worker thread looks for work.
     WorkerNext,
     /// A work routine returned to its worker.
@@ -98,6 +114,8 @@ impl ExThen {
             Self::Resource(request) => ex_resource::resume(cx, request),
             Self::List { op, at, with, lock } => interlocked(cx, op, at, with, lock),
             Self::DrainLookaside(list) => ex_pool::drain_lookaside(cx, list),
+            Self::Notify { rest, a, b } => super::ex_callback::notify(cx, rest, a, b),
+            Self::PushLock { lock, shared } => super::ex_callback::acquire(cx, lock, shared),
             Self::WorkerNext => ex_work::next(cx),
             Self::WorkerGot => ex_work::got(cx),
             Self::WorkerDone => ex_work::done(cx),

@@ -4,6 +4,7 @@ pub(crate) mod crt;
 pub(crate) mod data;
 pub(crate) mod dbg;
 pub(crate) mod ex;
+pub(crate) mod ex_callback;
 pub(crate) mod ex_pool;
 pub(crate) mod ex_resource;
 pub(crate) mod ex_work;
@@ -13,6 +14,7 @@ pub(crate) mod hal_dma;
 pub(crate) mod interrupt;
 pub(crate) mod io;
 pub(crate) mod io_irp;
+pub(crate) mod io_more;
 pub(crate) mod io_registry;
 pub(crate) mod ke;
 pub(crate) mod ke_cpu;
@@ -23,6 +25,7 @@ pub(crate) mod mm_pages;
 pub(crate) mod ob;
 pub(crate) mod po;
 pub(crate) mod ps;
+pub(crate) mod ps_more;
 pub(crate) mod rtl;
 pub(crate) mod rtl_bits;
 pub(crate) mod rtl_registry;
@@ -40,6 +43,7 @@ pub(crate) const FAMILIES: &[&[Export]] = &[
     crt::EXPORTS,
     dbg::EXPORTS,
     ex::EXPORTS,
+    ex_callback::EXPORTS,
     ex_pool::EXPORTS,
     ex_resource::EXPORTS,
     ex_work::EXPORTS,
@@ -49,6 +53,7 @@ pub(crate) const FAMILIES: &[&[Export]] = &[
     interrupt::EXPORTS,
     io::EXPORTS,
     io_irp::EXPORTS,
+    io_more::EXPORTS,
     io_registry::EXPORTS,
     ke::EXPORTS,
     ke_cpu::EXPORTS,
@@ -59,6 +64,7 @@ pub(crate) const FAMILIES: &[&[Export]] = &[
     ob::EXPORTS,
     po::EXPORTS,
     ps::EXPORTS,
+    ps_more::EXPORTS,
     rtl::EXPORTS,
     rtl_bits::EXPORTS,
     rtl_security::EXPORTS,
