@@ -27,5 +27,6 @@ pub mod system;
 pub mod then;
 pub mod thread;
 mod timer;
+pub mod trace;
 
 pub use demand::{Demand, demand};
