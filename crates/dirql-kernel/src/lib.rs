@@ -22,6 +22,7 @@ pub mod pool;
 mod printf;
 pub mod registry;
 mod sched;
+mod shared_data;
 pub mod stop;
 pub mod system;
 pub mod then;

@@ -164,9 +164,7 @@ pub(crate) fn map_kernel(cx: &mut Cx<'_>) -> Result<(), Stop> {
             cx.k.modules.by_name.insert((*name).to_owned(), at);
         }
     }
-    let pa = cx.m.mem.alloc_frames(1)?;
-    cx.m.mem.map_ram(Va(SHARED_DATA), pa, 1, Prot::READ);
-    update_shared_data(cx)
+    crate::shared_data::map(cx)
 }
 
 fn map_gates(cx: &mut Cx<'_>) -> Result<(), Stop> {
@@ -180,19 +178,6 @@ fn map_gates(cx: &mut Cx<'_>) -> Result<(), Stop> {
             cx.m.mem.write(va, &[0xCC; PAGE_SIZE])?;
         }
     }
-    Ok(())
-}
-
-/// Brings KUSER_SHARED_DATA up to date: InterruptTime at 0x8, SystemTime at 0x14, TickCount at 0x320 (ntddk.h).
-pub(crate) fn update_shared_data(cx: &mut Cx<'_>) -> Result<(), Stop> {
-    let now = cx.now() / 100;
-    let system = crate::timer::system_time(cx);
-    for (at, value) in [(0x8, now), (0x14, system), (0x320, now / 156_250)] {
-        cx.w32(SHARED_DATA + at, value as u32)?;
-        cx.w32(SHARED_DATA + at + 4, (value >> 32) as u32)?;
-        cx.w32(SHARED_DATA + at + 8, (value >> 32) as u32)?;
-    }
-    cx.w32(SHARED_DATA + 4, 0x0fa0_0000)?;
     Ok(())
 }
 

@@ -380,6 +380,7 @@ impl System {
 
     /// Between two instructions: interrupts, timers, DPCs, the scheduler.
     fn boundary(&mut self, cpu: usize) -> Result<(), Stop> {
+        crate::shared_data::tick(&mut self.cx(cpu))?;
         let now = self.machine.now();
         if timer::next_due(&self.kernel).is_some_and(|due| due <= now) {
             timer::expire(&mut self.cx(cpu))?;

@@ -16,6 +16,8 @@ pub enum Then {
     Ex(crate::exports::ex::ExThen),
     /// Run-time library (`exports/rtl.rs`).
     Rtl(crate::exports::rtl::RtlThen),
+    /// Bus-master DMA (`exports/hal_dma.rs`).
+    Hal(crate::exports::hal_dma::HalThen),
     /// IRPs and devices.
     Io(crate::io::IoThen),
     /// Interrupt dispatch.
@@ -38,6 +40,7 @@ impl Then {
             Self::Ke(then) => then.resume(cx, value),
             Self::Ex(then) => then.resume(cx, value),
             Self::Rtl(then) => then.resume(cx, value),
+            Self::Hal(then) => then.resume(cx, value),
             Self::Io(then) => then.resume(cx, value),
             Self::Isr(then) => then.resume(cx, value),
             Self::Seh(then) => then.resume(cx, value),

@@ -22,3 +22,18 @@ fn check(name: &str, checks: u32) {
 fn registry() {
     check("registry", 102);
 }
+
+#[test]
+fn hal() {
+    check("hal", 72);
+}
+
+#[test]
+fn rtl() {
+    check("rtl", 52);
+}
+
+#[test]
+fn io() {
+    check("io", 57);
+}
