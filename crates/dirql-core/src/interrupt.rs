@@ -4,7 +4,7 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::hash::{Hash, Hasher};
 
-use crate::{Affinity, Allocation, CpuId, Irql, ObjectId, Ports, SetId, Source, Topology};
+use crate::{Affinity, Allocation, CpuId, Delivery, Irql, ObjectId, Ports, SetId, Source, Topology};
 
 /// KINTERRUPT_MODE.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -156,6 +156,8 @@ pub struct Config {
     pub alternative_status: bool,
     /// A device that is not a PDO stops the system (0xCA) instead of failing the call.
     pub pdo_bugcheck: bool,
+    /// Who takes an interrupt with several processors: the embedder's arbiter is made with it.
+    pub delivery: Delivery,
     /// The architecture.
     pub arch: Arch,
     /// Dispatches in a row, with the line still asserted and no progress, that make a storm (spec I-24).
@@ -171,6 +173,7 @@ impl Default for Config {
             locks: Locks::PerMessage,
             alternative_status: false,
             pdo_bugcheck: false,
+            delivery: Delivery::Lowest,
             arch: Arch::X64,
             storm_threshold: 30_000,
             pass_cap: 1_000,

@@ -85,7 +85,7 @@ pub enum GroupPolicy {
 }
 
 /// Who takes an interrupt whose affinity has several processors (spec I-7).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Delivery {
     /// Any one processor of the set, each time anew.
     #[default]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use dirql_core::{Config, Locks as CoreLocks, Windows as CoreWindows};
+use dirql_core::{Config, Delivery as CoreDelivery, Locks as CoreLocks, Windows as CoreWindows};
 use dirql_devices::PropValue;
 use dirql_kernel::life::{Do, Expect, Plan, PlanDevice, Step as PlanStep, Wants};
 use dirql_machine::{Machine, MachineConfig, PciSlotConfig};
@@ -103,8 +103,6 @@ fn properties(d: &DeviceLab) -> BTreeMap<String, PropValue> {
 /// The core's profile.
 pub(crate) fn profile(lab: &Lab) -> Config {
     let m = &lab.machine;
-    // `delivery` is the machine's to honour; there is nothing of it in the core.
-    let (Delivery::Lowest | Delivery::Fixed) = m.delivery;
     Config {
         windows: match m.windows {
             Windows::Windows2000 => CoreWindows::W2000,
@@ -123,6 +121,10 @@ pub(crate) fn profile(lab: &Lab) -> Config {
         },
         alternative_status: m.alternative_status,
         pdo_bugcheck: m.pdo_bugcheck,
+        delivery: match m.delivery {
+            Delivery::Lowest => CoreDelivery::Lowest,
+            Delivery::Fixed => CoreDelivery::Fixed,
+        },
         ..Config::default()
     }
 }
