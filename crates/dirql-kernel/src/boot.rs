@@ -65,6 +65,9 @@ impl System {
             windows_build: boot.windows_build,
             events: vec![],
             trace_exports: boot.trace_exports,
+            trace: None,
+            step: 0,
+            begun: BTreeMap::new(),
         };
         let mut cx = Cx { m: &mut machine, k: &mut kernel, cpu: 0 };
         for cpu in 0..cpus {
