@@ -51,6 +51,7 @@ struct Driver {
 const FDO: &str = "common/fdo.c";
 
 const DRIVERS: &[Driver] = &[
+    Driver { name: "conformance", sources: &["conformance/conformance.c", FDO] },
     Driver { name: "edu", sources: &["edu/edu.c", FDO] },
     Driver { name: "legacy", sources: &["legacy/legacy.c", FDO] },
     Driver { name: "pulse", sources: &["pulse/pulse.c", FDO] },
