@@ -44,6 +44,7 @@ typedef struct _CARD {
     KINTERRUPT_MODE Mode[MOST];
     KSPIN_LOCK Lock;
     SEEN One, Two;
+    ULONG Low, High; /* sources */
     volatile LONG Nested;
     volatile LONG Order;
     KDPC Dpc[4];
@@ -114,6 +115,22 @@ static BOOLEAN NTAPI OnMessage(PKINTERRUPT Interrupt, PVOID Context, ULONG Messa
     seen->Message = (LONG)Message;
     PulseWrite(card->Registers, PULSE_STATUS, 1u << Message);
     InterlockedIncrement(&seen->Calls);
+    return TRUE;
+}
+
+/* A lower interrupt's routine, which raises the higher one and waits for it, a little. */
+static BOOLEAN NTAPI OnLow(PKINTERRUPT Interrupt, PVOID Context)
+{
+    PCARD card = ((SEEN *)Context)->Card;
+    ULONG i;
+
+    UNREFERENCED_PARAMETER(Interrupt);
+    PulseWrite(card->Registers, PULSE_STATUS, 1u << card->Low);
+    PulseWrite(card->Registers, PULSE_RAISE, 1u << card->High);
+    for (i = 0; i < 1000 && card->Two.Calls == 0; i++)
+        PulseRead(card->Registers, PULSE_ID);
+    card->Nested = card->Two.Calls;
+    InterlockedIncrement(&card->One.Calls);
     return TRUE;
 }
 
@@ -550,6 +567,64 @@ static VOID Legacy(PCARD Card)
     IoDisconnectInterrupt(object);
 }
 
+/* A source that is active before anybody is connected. */
+static VOID Early(PCARD Card)
+{
+    PKINTERRUPT object = NULL;
+    IO_CONNECT_INTERRUPT_PARAMETERS p = Full(Card, CONNECT_FULLY_SPECIFIED, 0, &Card->One, &object);
+
+    Forget(Card);
+    PulseWrite(Card->Registers, PULSE_ENABLE, 1);
+    Raise(Card, 0);
+    if (!NT_SUCCESS(IoConnectInterruptEx(&p)))
+        return;
+    Check(Card, "a line that was active before is served", 1, (ULONG)Await(&Card->One.Calls, 1),
+          CONNECT_PAGE);
+    Check(Card, "  with the object that is stored then", (ULONG_PTR)object, (ULONG_PTR)Card->One.Object,
+          "nc-wdm-kservice_routine");
+    Quiesce(Card);
+    Disconnect(p.Version, object);
+}
+
+/* A higher interrupt during a lower one's routine. */
+static VOID Nesting(PCARD Card)
+{
+    PKINTERRUPT low = NULL, high = NULL;
+    IO_CONNECT_INTERRUPT_PARAMETERS p, q;
+    ULONG i;
+
+    Forget(Card);
+    Card->Low = Card->High = 0;
+    for (i = 1; i < Card->Count; i++) {
+        if (Card->Level[i] < Card->Level[Card->Low])
+            Card->Low = i;
+        if (Card->Level[i] > Card->Level[Card->High])
+            Card->High = i;
+    }
+    if (Card->Level[Card->Low] == Card->Level[Card->High]) {
+        Skip("a higher interrupt during a lower one's routine", "one level");
+        return;
+    }
+    Card->Nested = 0;
+    p = Full(Card, CONNECT_FULLY_SPECIFIED, Card->Low, &Card->One, &low);
+    p.FullySpecified.ServiceRoutine = OnLow;
+    q = Full(Card, CONNECT_FULLY_SPECIFIED, Card->High, &Card->Two, &high);
+    if (NT_SUCCESS(IoConnectInterruptEx(&p))) {
+        if (NT_SUCCESS(IoConnectInterruptEx(&q))) {
+            PulseWrite(Card->Registers, PULSE_ENABLE, 1u << Card->Low | 1u << Card->High);
+            Raise(Card, Card->Low);
+            Await(&Card->One.Calls, 1);
+            Check(Card, "a higher interrupt during a lower one's routine", 1, (ULONG)Card->Nested,
+                  "managing-hardware-priorities");
+            Check(Card, "  runs at its own level", Card->Level[Card->High], (ULONG)Card->Two.Irql,
+                  "managing-hardware-priorities");
+            Quiesce(Card);
+            Disconnect(q.Version, high);
+        }
+        Disconnect(p.Version, low);
+    }
+}
+
 /* ---- An interrupt object that nobody connected ---- */
 
 #if defined(_WIN64)
@@ -713,7 +788,9 @@ static NTSTATUS Control(PFDO Fdo, PIRP Irp, PIO_STACK_LOCATION Stack)
     Chain(card);
     if (card->Messages) {
         MessageBased(card);
+        Nesting(card);
     } else {
+        Early(card);
         LineBased(card, FALSE);
         LineBased(card, TRUE);
     }

@@ -144,7 +144,8 @@ impl System {
         let Some(current) = self.kernel.current_thread(cpu) else { return false };
         self.kernel.procs[cpu].nest.is_empty()
             && self.machine.cpus[cpu].cr8 < 2
-            && sched::ready_for(&self.kernel, cpu).is_some_and(|(priority, _)| priority == usize::from(current.priority))
+            && sched::ready_for(&self.kernel, cpu)
+                .is_some_and(|(priority, _)| priority == usize::from(current.priority))
     }
 
     /// The quantum of the thread on this processor is over.

@@ -130,7 +130,9 @@ impl ExploreReport {
             ),
             (Verdict::Missing, _) => format!("missing: needs something that dirql does not have ({ran})\n"),
             (Verdict::Input, _) => String::new(),
-            (Verdict::Internal, _) => "internal: a bug in dirql; please report it with the image and lab\n".into(),
+            (Verdict::Internal, _) => {
+                "internal: a bug in dirql; please report it with the image and lab\n".into()
+            }
         };
         out
     }
@@ -212,9 +214,8 @@ pub fn explore(options: &ExploreOptions, mut progress: impl FnMut(&Tally, usize)
         let token = named(&options.run, &schedule, digest);
         let mut replayed = system.clone();
         let deviations = tell(&mut replayed, &schedule);
-        let Some((whose, mut finding)) = again(&system, &schedule, &lab.check)
-            .into_iter()
-            .find(|(_, f)| key(f) == found.failure.key)
+        let Some((whose, mut finding)) =
+            again(&system, &schedule, &lab.check).into_iter().find(|(_, f)| key(f) == found.failure.key)
         else {
             continue;
         };
@@ -299,7 +300,11 @@ fn tell(system: &mut System, schedule: &Schedule) -> Vec<String> {
         };
         let at = here.kernel.modules.describe(here.machine.cpus[cpu].regs.rip);
         let irql = here.machine.cpus[cpu].cr8;
-        let place = if reached { format!("CPU {cpu} at {at} ({who}, IRQL {irql})") } else { format!("step {}", d.at) };
+        let place = if reached {
+            format!("CPU {cpu} at {at} ({who}, IRQL {irql})")
+        } else {
+            format!("step {}", d.at)
+        };
         out.push(match d.act {
             Act::Switch(to) => format!("{place}: CPU {to} goes on first"),
             Act::Split(to) => format!("{place}: reads, CPU {to} goes on, then it writes"),

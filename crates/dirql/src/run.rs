@@ -91,8 +91,13 @@ pub(crate) struct Booted {
 
 /// Reads lab and image, and puts the system together. The report says why it can't be.
 pub(crate) fn boot(options: &RunOptions) -> Result<Booted, Box<RunReport>> {
+    let lab = options.lab().map_err(|error| Box::new(RunReport::from(error)))?;
+    boot_lab(options, lab)
+}
+
+/// [`boot`] in a lab at hand; the options' own is not looked at.
+fn boot_lab(options: &RunOptions, lab: Lab) -> Result<Booted, Box<RunReport>> {
     let bad = |error: InputError| Box::new(RunReport::from(error));
-    let lab = options.lab().map_err(bad)?;
     let lacking: Vec<String> = lab.lacking().iter().map(ToString::to_string).collect();
     if !lacking.is_empty() {
         return Err(Box::new(RunReport::failed(Verdict::Missing, "missing", lacking.join("\n"))));
@@ -121,7 +126,16 @@ pub(crate) fn boot(options: &RunOptions) -> Result<Booted, Box<RunReport>> {
 /// Runs a driver in its lab.
 #[must_use]
 pub fn run(options: &RunOptions) -> RunReport {
-    match boot(options) {
+    told(options, boot(options))
+}
+
+/// Runs a driver in a lab at hand.
+pub(crate) fn run_lab(options: &RunOptions, lab: Lab) -> RunReport {
+    told(options, boot_lab(options, lab))
+}
+
+fn told(options: &RunOptions, booted: Result<Booted, Box<RunReport>>) -> RunReport {
+    match booted {
         Ok(Booted { lab, mut system, .. }) => {
             let ended = system.run();
             report(options, &lab, &mut system, &ended)
