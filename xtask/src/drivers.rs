@@ -62,6 +62,7 @@ const DRIVERS: &[Driver] = &[
     Driver { name: "tests/leak", sources: &["tests/leak.c", FDO] },
     Driver { name: "tests/missing", sources: &["tests/missing.c"] },
     Driver { name: "tests/nullderef", sources: &["tests/nullderef.c", FDO] },
+    Driver { name: "tests/stops", sources: &["tests/stops.c", FDO] },
 ];
 
 /// The compiler and linker at hand, as `drivers/TOOLCHAIN` records them; `None` when there is none.
