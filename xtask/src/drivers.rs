@@ -109,6 +109,7 @@ const fn clang(name: &'static str, sources: &'static [&'static str]) -> Driver {
 const FDO: &str = "common/fdo.c";
 
 const DRIVERS: &[Driver] = &[
+    gcc("conformance", &["conformance/conformance.c", FDO]),
     gcc("edu", &["edu/edu.c", FDO]),
     gcc("legacy", &["legacy/legacy.c", FDO]),
     gcc("pulse", &["pulse/pulse.c", FDO]),
@@ -124,6 +125,7 @@ const DRIVERS: &[Driver] = &[
     gcc("tests/missing", &["tests/missing.c"]),
     gcc("tests/nullderef", &["tests/nullderef.c", FDO]),
     clang("tests/seh", &["tests/seh.c"]),
+    gcc("tests/stops", &["tests/stops.c", FDO]),
 ];
 
 /// The compilers and linkers at hand, as `drivers/TOOLCHAIN` records them; `None` when one is missing.

@@ -386,6 +386,7 @@ impl System {
             timer::expire(&mut self.cx(cpu))?;
         }
         sched::poll_waits(&mut self.cx(cpu))?;
+        interrupt::tick(&mut self.cx(cpu));
         loop {
             if let Some(vector) = self.machine.pending_vector(cpu) {
                 interrupt::deliver(&mut self.cx(cpu), vector)?;

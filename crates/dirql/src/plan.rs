@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use dirql_core::{Affinity, Config, Locks as CoreLocks, Policy, Priority, Windows as CoreWindows};
+use dirql_core::{
+    Affinity, Config, Delivery as CoreDelivery, Locks as CoreLocks, Policy, Priority, Windows as CoreWindows,
+};
 use dirql_devices::PropValue;
 use dirql_kernel::identity::Setting as RegistrySetting;
 use dirql_kernel::life::{Do, Expect, Plan, PlanDevice, Step as PlanStep, Wants};
@@ -10,7 +12,8 @@ use dirql_kernel::registry::{self, sz};
 use dirql_machine::{Machine, MachineConfig, PciSlotConfig};
 
 use crate::lab::{
-    Action, DeviceLab, Interrupts, Lab, Locks, PowerTarget, SetTarget, Setting, Step, WaitFor, Windows,
+    Action, Delivery, DeviceLab, Interrupts, Lab, Locks, PowerTarget, SetTarget, Setting, Step, WaitFor,
+    Windows,
 };
 use crate::problem::InputError;
 
@@ -219,6 +222,10 @@ pub(crate) fn profile(lab: &Lab) -> Config {
         },
         alternative_status: m.alternative_status,
         pdo_bugcheck: m.pdo_bugcheck,
+        delivery: match m.delivery {
+            Delivery::Lowest => CoreDelivery::Lowest,
+            Delivery::Fixed => CoreDelivery::Fixed,
+        },
         ..Config::default()
     }
 }

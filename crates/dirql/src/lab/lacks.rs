@@ -33,7 +33,6 @@ impl Lab {
             }
         };
         lack(self.machine.groups > 1, "processor groups (groups)", 0);
-        lack(self.machine.delivery == Delivery::Fixed, "fixed delivery (delivery = \"fixed\")", 0);
         for d in &self.devices {
             lack(d.script.is_some(), "a device script (script)", d.line);
             lack(d.bus == Bus::Isa, "a device on the ISA bus (bus = \"isa\")", d.line);
