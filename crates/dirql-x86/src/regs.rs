@@ -16,6 +16,8 @@ pub struct Regs {
     pub rflags: u64,
     /// xmm0 to xmm15.
     pub xmm: [u128; 16],
+    /// Bits 255 to 128 of ymm0 to ymm15.
+    pub ymm_high: [u128; 16],
     /// SSE control and status.
     pub mxcsr: u32,
     /// x87 control word. There is no other x87 state: x87 instructions are lacking.
@@ -24,7 +26,7 @@ pub struct Regs {
 
 impl Default for Regs {
     fn default() -> Regs {
-        Regs { gpr: [0; 16], rip: 0, rflags: crate::rflags::FIXED, xmm: [0; 16], mxcsr: 0x1f80, fcw: 0x27f }
+        Regs { gpr: [0; 16], rip: 0, rflags: crate::rflags::FIXED, xmm: [0; 16], ymm_high: [0; 16], mxcsr: 0x1f80, fcw: 0x27f }
     }
 }
 
