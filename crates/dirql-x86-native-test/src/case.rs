@@ -75,7 +75,18 @@ impl Rng {
         match self.below(4) {
             0 => {
                 const EDGES: [u64; 12] = [
-                    0, 1, 2, 0x7f, 0x80, 0xff, 0x7fff, 0x8000, 0x7fff_ffff, 0x8000_0000, u64::MAX >> 1, 1 << 63,
+                    0,
+                    1,
+                    2,
+                    0x7f,
+                    0x80,
+                    0xff,
+                    0x7fff,
+                    0x8000,
+                    0x7fff_ffff,
+                    0x8000_0000,
+                    u64::MAX >> 1,
+                    1 << 63,
                 ];
                 let v = EDGES[self.below(12) as usize];
                 if self.below(3) == 0 { !v } else { v }
@@ -100,8 +111,20 @@ impl Rng {
 
     fn single(&mut self) -> u32 {
         const EDGES: [u32; 14] = [
-            0, 0x3f80_0000, 0x7f80_0000, 0x7fc0_0001, 0x7f80_0001, 1, 0x007f_ffff, 0x0080_0000, 0x7f7f_ffff,
-            0x4f00_0000, 0x4eff_ffff, 0x3f00_0000, 0x3fc0_0000, 0x5f00_0000,
+            0,
+            0x3f80_0000,
+            0x7f80_0000,
+            0x7fc0_0001,
+            0x7f80_0001,
+            1,
+            0x007f_ffff,
+            0x0080_0000,
+            0x7f7f_ffff,
+            0x4f00_0000,
+            0x4eff_ffff,
+            0x3f00_0000,
+            0x3fc0_0000,
+            0x5f00_0000,
         ];
         let r = self.next() as u32;
         match self.below(4) {
@@ -114,9 +137,22 @@ impl Rng {
 
     fn double(&mut self) -> u64 {
         const EDGES: [u64; 16] = [
-            0, 0x3ff0 << 48, 0x7ff0 << 48, 0x7ff8_0000_0000_0001, 0x7ff0_0000_0000_0001, 1,
-            0x000f_ffff_ffff_ffff, 0x0010 << 48, 0x7fef_ffff_ffff_ffff, 0x41e0 << 48, 0x43e0 << 48,
-            0x41df_ffff_ffc0_0000, 0x3fe0 << 48, 0x3ff8 << 48, 0x36a0 << 48, 0x47ef_ffff_f000_0000,
+            0,
+            0x3ff0 << 48,
+            0x7ff0 << 48,
+            0x7ff8_0000_0000_0001,
+            0x7ff0_0000_0000_0001,
+            1,
+            0x000f_ffff_ffff_ffff,
+            0x0010 << 48,
+            0x7fef_ffff_ffff_ffff,
+            0x41e0 << 48,
+            0x43e0 << 48,
+            0x41df_ffff_ffc0_0000,
+            0x3fe0 << 48,
+            0x3ff8 << 48,
+            0x36a0 << 48,
+            0x47ef_ffff_f000_0000,
         ];
         let r = self.next();
         match self.below(4) {
@@ -156,10 +192,14 @@ pub fn make(forms: &Forms, n: u64, seed: u64) -> (Case, Instruction) {
         rng.next();
     }
     let form: Form = forms.pick(n, &mut rng);
-    let (window, mut ea) = target(&mut rng);
+    let (mut window, mut ea) = target(&mut rng);
     let mut bytes = form.bytes;
     let mut decoder = Decoder::with_ip(64, &bytes[..form.len], AT, DecoderOptions::NONE);
     let mut i = decoder.decode();
+    if matches!(i.mnemonic(), M::Jmp | M::Call) {
+        // Where it goes must be in the window.
+        (window, ea) = (DATA + 0x800, DATA + 0x800 + 96);
+    }
     let offsets = decoder.get_constant_offsets(&i);
     let mut state = State {
         gpr: std::array::from_fn(|_| rng.value()),

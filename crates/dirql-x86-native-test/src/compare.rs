@@ -22,7 +22,9 @@ fn flag(name: &str) -> u64 {
 /// The flags the manual leaves undefined after this instruction, from the data file.
 pub fn undefined(i: &Instruction, before: &State) -> u64 {
     let name = format!("{:?}", i.mnemonic()).to_lowercase();
-    let bits = (if i.op0_kind() == OpKind::Register { i.op0_register().size() } else { i.memory_size().size() } * 8) as u64;
+    let bits =
+        (if i.op0_kind() == OpKind::Register { i.op0_register().size() } else { i.memory_size().size() } * 8)
+            as u64;
     let last = i.op_count().saturating_sub(1);
     let count = match i.op_kind(last) {
         OpKind::Register => before.gpr[1],
@@ -56,7 +58,28 @@ pub fn canonical(i: &Instruction, before: &State, s: &State) -> State {
         OpKind::Immediate8 => u64::from(i.immediate8()),
         _ => before.gpr[1],
     } & 31;
-    let size = if i.op0_kind() == OpKind::Register { i.op0_register().size() } else { i.memory_size().size() };
+    let size =
+        if i.op0_kind() == OpKind::Register { i.op0_register().size() } else { i.memory_size().size() };
+    match i.mnemonic() {
+        // Which of several NaNs is carried on depends on the order of the sums, which processors choose.
+        M::Dpps | M::Vdpps | M::Dppd | M::Vdppd => {
+            let bits = if matches!(i.mnemonic(), M::Dpps | M::Vdpps) { 32 } else { 64 };
+            let infinity = if bits == 32 { 0xff << 23 } else { 0x7ff << 52 };
+            for half in &mut s.ymm[i.op0_register().number() & 15] {
+                for at in (0..128).step_by(bits) {
+                    let lane = *half >> at & (u128::MAX >> (128 - bits));
+                    if lane & (u128::MAX >> (129 - bits)) > infinity {
+                        *half |= (u128::MAX >> (128 - bits)) << at;
+                    }
+                }
+            }
+        }
+        // Which byte of the page a masked store names varies.
+        M::Maskmovdqu | M::Vmaskmovdqu | M::Vmaskmovps | M::Vmaskmovpd | M::Vpmaskmovd | M::Vpmaskmovq => {
+            s.cr2 &= !0xfff;
+        }
+        _ => {}
+    }
     if matches!(i.mnemonic(), M::Shld | M::Shrd) && size == 2 && count > 16 {
         match i.op0_kind() {
             OpKind::Register => s.gpr[i.op0_register().full_register().number()] = 0,

@@ -23,10 +23,36 @@ const KEEP: usize = 48;
 fn supported(f: F) -> bool {
     matches!(
         f,
-        F::INTEL8086 | F::INTEL186 | F::INTEL286 | F::INTEL386 | F::INTEL486 | F::X64 | F::CMOV | F::SSE | F::SSE2
-            | F::SSE3 | F::SSSE3 | F::SSE4_1 | F::SSE4_2 | F::POPCNT | F::LZCNT | F::BMI1 | F::BMI2 | F::ADX
-            | F::MOVBE | F::CX8 | F::CMPXCHG16B | F::AES | F::PCLMULQDQ | F::AVX | F::AVX2 | F::PREFETCHW
-            | F::CLFSH | F::CLFLUSHOPT | F::MULTIBYTENOP | F::PAUSE
+        F::INTEL8086
+            | F::INTEL186
+            | F::INTEL286
+            | F::INTEL386
+            | F::INTEL486
+            | F::X64
+            | F::CMOV
+            | F::SSE
+            | F::SSE2
+            | F::SSE3
+            | F::SSSE3
+            | F::SSE4_1
+            | F::SSE4_2
+            | F::POPCNT
+            | F::LZCNT
+            | F::BMI1
+            | F::BMI2
+            | F::ADX
+            | F::MOVBE
+            | F::CX8
+            | F::CMPXCHG16B
+            | F::AES
+            | F::PCLMULQDQ
+            | F::AVX
+            | F::AVX2
+            | F::PREFETCHW
+            | F::CLFSH
+            | F::CLFLUSHOPT
+            | F::MULTIBYTENOP
+            | F::PAUSE
     )
 }
 
@@ -37,15 +63,71 @@ fn testable(i: &Instruction) -> bool {
     }
     if matches!(
         i.mnemonic(),
-        M::Syscall | M::Sysret | M::Sysenter | M::Sysexit | M::Cpuid | M::Int | M::Int1 | M::Popf | M::Popfq
-            | M::In | M::Out | M::Insb | M::Insw | M::Insd | M::Outsb | M::Outsw | M::Outsd | M::Iret
-            | M::Iretd | M::Iretq | M::Retf | M::Lar | M::Lsl | M::Verr | M::Verw | M::Str | M::Sldt | M::Smsw
-            | M::Sgdt | M::Sidt | M::Hlt | M::Cli | M::Sti | M::Lss | M::Lfs | M::Lgs | M::Wait | M::Enter
-            | M::Emms | M::Pushf | M::Pushfq
+        M::Syscall
+            | M::Sysret
+            | M::Sysenter
+            | M::Sysexit
+            | M::Cpuid
+            | M::Int
+            | M::Int1
+            | M::Popf
+            | M::Popfq
+            | M::In
+            | M::Out
+            | M::Insb
+            | M::Insw
+            | M::Insd
+            | M::Outsb
+            | M::Outsw
+            | M::Outsd
+            | M::Iret
+            | M::Iretd
+            | M::Iretq
+            | M::Retf
+            | M::Lar
+            | M::Lsl
+            | M::Verr
+            | M::Verw
+            | M::Str
+            | M::Sldt
+            | M::Smsw
+            | M::Sgdt
+            | M::Sidt
+            | M::Hlt
+            | M::Cli
+            | M::Sti
+            | M::Lss
+            | M::Lfs
+            | M::Lgs
+            | M::Wait
+            | M::Enter
+            | M::Emms
+            | M::Rcpps
+            | M::Rcpss
+            | M::Rsqrtps
+            | M::Rsqrtss
+            | M::Vrcpps
+            | M::Vrcpss
+            | M::Vrsqrtps
+            | M::Vrsqrtss
+            | M::Cvtpi2pd
+            | M::Cvtpi2ps
+            | M::Pushf
+            | M::Pushfq
     ) {
         return false;
     }
     if matches!(i.segment_prefix(), Register::FS | Register::GS) || i.is_vsib() {
+        return false;
+    }
+    // A bit string that begins at its own index, and a call to where the stack is, go anywhere.
+    if matches!(i.mnemonic(), M::Bt | M::Bts | M::Btr | M::Btc) && i.op0_kind() == OpKind::Memory {
+        let index = i.op1_register().full_register();
+        if i.memory_base().full_register() == index || i.memory_index().full_register() == index {
+            return false;
+        }
+    }
+    if i.mnemonic() == M::Call && (i.op0_register() == Register::RSP || i.memory_base() == Register::RSP) {
         return false;
     }
     (0..i.op_count()).all(|n| match i.op_kind(n) {
@@ -126,7 +208,13 @@ fn try_one(found: &mut BTreeMap<u16, Vec<Form>>, map: u8, opcode: u8, prefix: us
     } else {
         // A VEX prefix of three bytes: inverted R, X, B and map; W, inverted vvvv, L, pp.
         let two = map == 4 && r & 0x100 != 0;
-        let vvvv = if r & 0x600 == 0 { (r >> 24) as u8 & 15 } else if r & 0x200 != 0 { 15 } else { (r >> 24) as u8 & 15 };
+        let vvvv = if r & 0x600 == 0 {
+            (r >> 24) as u8 & 15
+        } else if r & 0x200 != 0 {
+            15
+        } else {
+            (r >> 24) as u8 & 15
+        };
         let l = (r >> 11) as u8 & 1;
         if two {
             b.extend([0xc5, (r >> 12) as u8 & 0x80 | vvvv << 3 | l << 2 | prefix as u8]);

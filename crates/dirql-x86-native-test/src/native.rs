@@ -133,9 +133,8 @@ fn map(at: u64, len: usize, prot: libc::c_int, shared: bool) -> Option<*mut u8> 
     let fixed = if at == 0 { 0 } else { libc::MAP_FIXED_NOREPLACE };
     let kind = if shared { libc::MAP_SHARED } else { libc::MAP_PRIVATE };
     // SAFETY: an anonymous mapping that replaces none that exists.
-    let p = unsafe {
-        libc::mmap(at as *mut libc::c_void, len, prot, fixed | kind | libc::MAP_ANONYMOUS, -1, 0)
-    };
+    let p =
+        unsafe { libc::mmap(at as *mut libc::c_void, len, prot, fixed | kind | libc::MAP_ANONYMOUS, -1, 0) };
     (p != libc::MAP_FAILED).then_some(p.cast())
 }
 

@@ -14,13 +14,11 @@ fn instructions_do_what_the_processor_does() {
         eprintln!("this host's processor lacks an instruction set under test; see the recorded vectors");
         return;
     }
-    let number = |name: &str, default: u64| {
-        std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
-    };
+    let number =
+        |name: &str, default: u64| std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default);
     let total = number("DIRQL_NATIVE_CASES", 2_000_000);
     let seed = number("DIRQL_NATIVE_SEED", 1);
     let forms = Forms::find();
-    let mut engine = Engine::default();
     let mut lacking: BTreeMap<String, u64> = BTreeMap::new();
     let mut wrong: BTreeMap<String, (u64, String)> = BTreeMap::new();
     let mut n = 0;
@@ -28,10 +26,12 @@ fn instructions_do_what_the_processor_does() {
         let (cases, instructions): (Vec<_>, Vec<_>) =
             (n..(n + BATCH).min(total)).map(|k| case::make(&forms, k, seed)).unzip();
         n += cases.len() as u64;
+        // Both sides start a batch with empty memory.
+        let mut engine = Engine::default();
         let host = native::run(&cases).expect("the child that runs the cases ended by itself");
         for ((case, i), host) in cases.iter().zip(&instructions).zip(&host) {
             match engine.run(case) {
-                Err(_) => *lacking.entry(format!("{:?}", i.mnemonic())).or_default() += 1,
+                Err(text) => *lacking.entry(format!("{:?} ({text})", i.mnemonic())).or_default() += 1,
                 Ok(state) => {
                     if let Some(text) = compare::difference(case, i, host, &state) {
                         wrong.entry(format!("{:?}", i.mnemonic())).or_insert((0, text)).0 += 1;

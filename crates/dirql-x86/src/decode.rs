@@ -4,6 +4,8 @@ use crate::op::{K, NO_REG, Op, Opd};
 use iced_x86::{
     Code, ConditionCode, EncodingKind, FlowControl, Instruction, Mnemonic as M, OpKind, Register,
 };
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 /// What a lowered instruction means for its block.
 pub(crate) struct Lowered {
@@ -22,7 +24,7 @@ fn operand(i: &Instruction, n: u32) -> Opd {
             match r {
                 Register::AH | Register::CH | Register::DH | Register::BH => Opd::High(r.number() as u8 & 3),
                 _ if r.is_gpr() => Opd::Reg(r.full_register().number() as u8),
-                _ if r.is_xmm() && r.number() < 16 => Opd::Xmm(r.number() as u8),
+                _ if (r.is_xmm() || r.is_ymm()) && r.number() < 16 => Opd::Xmm(r.number() as u8),
                 _ => Opd::None,
             }
         }
@@ -184,6 +186,10 @@ pub(crate) fn lower(i: &Instruction) -> Lowered {
         a: operand(i, 0),
         b: operand(i, 1),
         c: operand(i, 2),
+        s1: Opd::None,
+        d: operand(i, 3),
+        vl: 0,
+        has_imm: (0..i.op_count()).any(|n| operand(i, n) == Opd::Imm),
         size: u8::try_from(operand_size(i, 0)).unwrap_or(0),
         bsize: u8::try_from(operand_size(i, 1)).unwrap_or(0),
         len: i.len() as u8,
@@ -202,14 +208,8 @@ pub(crate) fn lower(i: &Instruction) -> Lowered {
         match i.op_kind(n) {
             OpKind::Register => {
                 let r = i.op_register(n);
-                vector |= r.is_xmm();
-                strange |= r.is_ymm()
-                    || r.is_zmm()
-                    || r.is_mm()
-                    || r.is_st()
-                    || r.is_k()
-                    || r.is_bnd()
-                    || r.is_tmm();
+                vector |= r.is_xmm() || r.is_ymm();
+                strange |= r.is_zmm() || r.is_mm() || r.is_st() || r.is_k() || r.is_bnd() || r.is_tmm();
                 if r.is_segment_register() || r.is_cr() || r.is_dr() {
                     op.k = K::Sys;
                     // Control and debug registers are named by their number in `aux`; segments by 0x80 on.
@@ -237,7 +237,7 @@ pub(crate) fn lower(i: &Instruction) -> Lowered {
             OpKind::FarBranch16 | OpKind::FarBranch32 | OpKind::NearBranch16 | OpKind::NearBranch32 => {
                 strange = true
             }
-            OpKind::MemorySegESI | OpKind::MemoryESEDI | OpKind::MemorySegEDI => strange = true,
+            OpKind::MemorySegESI | OpKind::MemoryESEDI | OpKind::MemorySegEDI => op.addr32 = true,
             OpKind::Immediate8_2nd => {}
             OpKind::MemorySegRSI | OpKind::MemoryESRDI | OpKind::MemorySegRDI => {}
             _ => op.imm = i.immediate(n),
@@ -252,8 +252,12 @@ pub(crate) fn lower(i: &Instruction) -> Lowered {
         op.aux = condition(i.condition_code());
     }
     let ends = i.flow_control() != FlowControl::Next;
-    let vex = i.encoding() != EncodingKind::Legacy;
-    if strange || vex && vector || i.is_jcc_short_or_near() && op.size == 2 {
+    let evex = !matches!(i.encoding(), EncodingKind::Legacy | EncodingKind::VEX);
+    let vex = i.encoding() == EncodingKind::VEX;
+    vector |= matches!(m, M::Vzeroupper | M::Vzeroall | M::Vldmxcsr | M::Vstmxcsr);
+    // With a memory operand these name no vector register.
+    vector |= matches!(plain(m), M::Cvtsd2si | M::Cvttsd2si | M::Cvtss2si | M::Cvttss2si);
+    if strange || evex || i.is_jcc_short_or_near() && op.size == 2 {
         op.k = K::Lacks;
     } else if string_kind(m)
         || m == M::Movsd && !vector && i.op_count() == 2 && op.a == Opd::None
@@ -265,6 +269,7 @@ pub(crate) fn lower(i: &Instruction) -> Lowered {
         return Lowered { op, ends: op.aux != 0 };
     } else if vector {
         op.k = K::Sse;
+        vector_form(&mut op, i, vex);
     } else if system_kind(m) {
         op.k = K::Sys;
         if m == M::Pause || m == M::Nop {
@@ -274,6 +279,63 @@ pub(crate) fn lower(i: &Instruction) -> Lowered {
         hot(&mut op, i);
     }
     Lowered { op, ends }
+}
+
+/// Brings the two, three and four operand forms to one: destination `a`, sources `s1` and `b`, then `d`; and the
+/// mnemonic to that of SSE where there is one.
+fn vector_form(op: &mut Op, i: &Instruction, vex: bool) {
+    op.s1 = op.a;
+    if !vex {
+        return;
+    }
+    let ymm = (0..i.op_count()).any(|n| i.op_kind(n) == OpKind::Register && i.op_register(n).is_ymm());
+    op.vl = if ymm || i.memory_size().size() == 32 { 32 } else { 16 };
+    op.mn = plain(op.mn);
+    match op.c {
+        Opd::None => {}
+        // A shift by an immediate has a destination of its own.
+        Opd::Imm if i.op_count() == 3 => {
+            if shifts_by_imm(op.mn) {
+                op.s1 = op.b;
+                op.b = Opd::Imm;
+            }
+        }
+        _ => {
+            op.s1 = op.b;
+            op.b = op.c;
+            op.bsize = u8::try_from(operand_size(i, 2)).unwrap_or(0);
+        }
+    }
+}
+
+fn shifts_by_imm(m: M) -> bool {
+    matches!(
+        m,
+        M::Psllw
+            | M::Pslld
+            | M::Psllq
+            | M::Psrlw
+            | M::Psrld
+            | M::Psrlq
+            | M::Psraw
+            | M::Psrad
+            | M::Pslldq
+            | M::Psrldq
+    )
+}
+
+/// The SSE mnemonic of an AVX one, or itself: `vpaddb` does to each half what `paddb` does.
+fn plain(m: M) -> M {
+    static TABLE: LazyLock<Vec<M>> = LazyLock::new(|| {
+        let names: BTreeMap<String, M> = M::values().map(|m| (format!("{m:?}").to_lowercase(), m)).collect();
+        M::values()
+            .map(|m| {
+                let name = format!("{m:?}").to_lowercase();
+                name.strip_prefix('v').and_then(|n| names.get(n)).copied().unwrap_or(m)
+            })
+            .collect()
+    });
+    TABLE.get(m as usize).copied().unwrap_or(m)
 }
 
 /// Chooses a frequent form.
@@ -314,6 +376,14 @@ fn hot(op: &mut Op, i: &Instruction) {
     if matches!(op.mn, M::Push | M::Pop) && op.size == 0 {
         // An immediate: 8 bytes on the stack unless the operand-size prefix says 2.
         op.size = if i.stack_pointer_increment().unsigned_abs() == 2 { 2 } else { 8 };
+    }
+    if op.mn == M::Leave {
+        op.aux = if i.code() == Code::Leavew { 2 } else { 8 };
+    }
+    if matches!(op.mn, M::Loop | M::Loope | M::Loopne) {
+        // The counter is ecx with an address-size prefix.
+        op.addr32 =
+            matches!(i.code(), Code::Loop_rel8_64_ECX | Code::Loope_rel8_64_ECX | Code::Loopne_rel8_64_ECX);
     }
     if op.mn == M::Enter {
         op.imm = u64::from(i.immediate16());

@@ -19,6 +19,7 @@ mod exit;
 mod flags;
 mod op;
 mod regs;
+mod soft;
 mod tlb;
 
 pub use exception::Exception;

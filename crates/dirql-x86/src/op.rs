@@ -85,6 +85,14 @@ pub(crate) struct Op {
     pub(crate) a: Opd,
     pub(crate) b: Opd,
     pub(crate) c: Opd,
+    /// The first source of a vector instruction: `a` unless it names three registers.
+    pub(crate) s1: Opd,
+    /// A fourth operand.
+    pub(crate) d: Opd,
+    /// Of vector instructions: 0 for an SSE form, else the bytes of the vectors.
+    pub(crate) vl: u8,
+    /// There is an immediate.
+    pub(crate) has_imm: bool,
     /// Bytes of operand `a`; of a string instruction's element; of a stack instruction's slot.
     pub(crate) size: u8,
     /// Bytes of operand `b`.

@@ -1,9 +1,12 @@
 //! The run loop, operand and memory access.
 
 mod alu;
+mod crypto;
+mod float;
 mod int;
+mod packed;
+mod pcmpstr;
 mod sse;
-mod sse_float;
 mod string;
 mod system;
 
@@ -161,6 +164,10 @@ impl Cpu {
             let result = self.step(env, op);
             let repeated = op.k == K::Str && op.aux != 0;
             if result.is_err() || self.after != 0 || repeated {
+                if std::mem::take(&mut self.non_canonical) && matches!(op.base, 4 | 5) && op.seg == 0 {
+                    // Based on rsp or rbp, it is the stack segment's fault.
+                    self.exception = Exception::StackFault;
+                }
                 // A repeated string operation has counted its repetitions, but for the last.
                 if !repeated {
                     self.done = start + i as u64;
@@ -333,6 +340,7 @@ impl Cpu {
     /// Translates, checks, and fills the TLB.
     fn resolve(&mut self, env: &mut Env<'_>, va: u64, write: bool) -> R<Place> {
         if !Va(va).is_canonical() {
+            self.non_canonical = true;
             return self.raise(Exception::GeneralProtection(0));
         }
         let fault = |present| Exception::PageFault { addr: va, write, execute: false, present };
