@@ -174,7 +174,7 @@ fn target(rng: &mut Rng) -> (u64, u64) {
         4 => (DATA + 0x2000, 64 + rng.below(64)),
         // Before the first page, and behind the last.
         5 => (DATA, rng.below(24)),
-        6 => (DATA + 0x3000 - 256, 256 - 40 + rng.below(48)),
+        6 => (DATA + 0x3000 - 256, 256 - 48 + rng.below(8)),
         7 => (DATA + 0x800, 96 + rng.below(64)),
         _ => (DATA + 0x800, 96 + 32 * rng.below(2)),
     };
@@ -336,7 +336,7 @@ pub fn make(forms: &Forms, n: u64, seed: u64) -> (Case, Instruction) {
         state.gpr[7] = match rng.below(4) {
             0 => ea,
             1 => ea + rng.below(16),
-            _ => window + 64 + rng.below(128),
+            _ => window + 64 + rng.below(64),
         };
         state.gpr[1] = rng.below(9);
         if rng.below(2) == 0 {

@@ -1,6 +1,6 @@
 //! Lowering: from what `iced-x86` decodes to compact operations.
 
-use crate::op::{K, NO_REG, Op, Opd};
+use crate::op::{Fast, K, NO_REG, Op, Opd};
 use iced_x86::{
     Code, ConditionCode, EncodingKind, FlowControl, Instruction, Mnemonic as M, OpKind, Register,
 };
@@ -182,6 +182,10 @@ pub(crate) fn lower(i: &Instruction) -> Lowered {
     let m = i.mnemonic();
     let mut op = Op {
         k: K::Int,
+        fast: Fast::Slow,
+        ra: 0,
+        rb: 0,
+        off: 0,
         mn: m,
         a: operand(i, 0),
         b: operand(i, 1),
@@ -410,4 +414,88 @@ fn condition(cc: ConditionCode) -> u8 {
         ConditionCode::le => 14,
         ConditionCode::g => 15,
     }
+}
+
+/// Chooses how the operations of a whole block are run; going backwards, flags that are set again before anything
+/// could see them aren't computed. What can fault, stop or read flags sees them.
+pub(crate) fn finish(ops: &mut [Op]) {
+    let mut off = 0u16;
+    for op in ops.iter_mut() {
+        op.off = off;
+        off = off.wrapping_add(u16::from(op.len));
+        let number = |o: Opd| if let Opd::Reg(n) = o { n & 15 } else { 0 };
+        (op.ra, op.rb) = (number(op.a), number(op.b));
+    }
+    let mut dead = false;
+    for op in ops.iter_mut().rev() {
+        op.fast = match op.k {
+            K::MovRR64 => Fast::Mov64,
+            K::MovRR32 => Fast::Mov32,
+            K::MovRI => Fast::MovI,
+            K::Lea64 => Fast::Lea,
+            K::Ld64 => Fast::Load64,
+            K::Ld32 => Fast::Load32,
+            K::St64 => Fast::Store64,
+            K::St32 => Fast::Store32,
+            K::Jcc if op.aux == 4 => Fast::Jz,
+            K::Jcc if op.aux == 5 => Fast::Jnz,
+            K::Jcc => Fast::Jcc,
+            K::Jmp => Fast::Jmp,
+            K::Call => Fast::Call,
+            K::Ret => Fast::Ret,
+            K::PushR => Fast::Push,
+            K::PopR => Fast::Pop,
+            K::Int if matches!(op.mn, M::Inc | M::Dec) && matches!(op.a, Opd::Reg(_)) && op.size >= 4 => {
+                match (op.mn == M::Inc, op.size == 8) {
+                    (true, true) => Fast::Inc64,
+                    (true, false) => Fast::Inc32,
+                    (false, true) => Fast::Dec64,
+                    (false, false) => Fast::Dec32,
+                }
+            }
+            k => alu_form(k, dead).unwrap_or(Fast::Slow),
+        };
+        dead = match op.fast {
+            Fast::Mov64 | Fast::Mov32 | Fast::MovI | Fast::Lea => dead,
+            // INC and DEC keep CF: what is before them stays as needed as it was.
+            Fast::Inc64 | Fast::Inc32 | Fast::Dec64 | Fast::Dec32 => dead,
+            _ => alu_form(op.k, false).is_some(),
+        };
+    }
+}
+
+/// The arithmetic forms, without flags when they are `dead`.
+fn alu_form(k: K, dead: bool) -> Option<Fast> {
+    let (with, without) = match k {
+        K::Add64RR => (Fast::Add64RR, Fast::Add64RRNf),
+        K::Add64RI => (Fast::Add64RI, Fast::Add64RINf),
+        K::Add32RR => (Fast::Add32RR, Fast::Add32RRNf),
+        K::Add32RI => (Fast::Add32RI, Fast::Add32RINf),
+        K::Sub64RR => (Fast::Sub64RR, Fast::Sub64RRNf),
+        K::Sub64RI => (Fast::Sub64RI, Fast::Sub64RINf),
+        K::Sub32RR => (Fast::Sub32RR, Fast::Sub32RRNf),
+        K::Sub32RI => (Fast::Sub32RI, Fast::Sub32RINf),
+        K::And64RR => (Fast::And64RR, Fast::And64RRNf),
+        K::And64RI => (Fast::And64RI, Fast::And64RINf),
+        K::And32RR => (Fast::And32RR, Fast::And32RRNf),
+        K::And32RI => (Fast::And32RI, Fast::And32RINf),
+        K::Or64RR => (Fast::Or64RR, Fast::Or64RRNf),
+        K::Or64RI => (Fast::Or64RI, Fast::Or64RINf),
+        K::Or32RR => (Fast::Or32RR, Fast::Or32RRNf),
+        K::Or32RI => (Fast::Or32RI, Fast::Or32RINf),
+        K::Xor64RR => (Fast::Xor64RR, Fast::Xor64RRNf),
+        K::Xor64RI => (Fast::Xor64RI, Fast::Xor64RINf),
+        K::Xor32RR => (Fast::Xor32RR, Fast::Xor32RRNf),
+        K::Xor32RI => (Fast::Xor32RI, Fast::Xor32RINf),
+        K::Cmp64RR => (Fast::Cmp64RR, Fast::Cmp64RRNf),
+        K::Cmp64RI => (Fast::Cmp64RI, Fast::Cmp64RINf),
+        K::Cmp32RR => (Fast::Cmp32RR, Fast::Cmp32RRNf),
+        K::Cmp32RI => (Fast::Cmp32RI, Fast::Cmp32RINf),
+        K::Test64RR => (Fast::Test64RR, Fast::Test64RRNf),
+        K::Test64RI => (Fast::Test64RI, Fast::Test64RINf),
+        K::Test32RR => (Fast::Test32RR, Fast::Test32RRNf),
+        K::Test32RI => (Fast::Test32RI, Fast::Test32RINf),
+        _ => return None,
+    };
+    Some(if dead { without } else { with })
 }

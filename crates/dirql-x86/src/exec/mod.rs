@@ -6,6 +6,7 @@ mod float;
 mod int;
 mod packed;
 mod pcmpstr;
+mod run;
 mod sse;
 mod string;
 mod system;
@@ -112,8 +113,11 @@ impl Cpu {
                     });
                 }
             };
-            let ops = &ops[..ops.len().min(usize::try_from(left).unwrap_or(usize::MAX))];
-            let stop = self.run_ops(env, ops, budget);
+            let stop = if left >= ops.len() as u64 {
+                self.run_block(env, ops, budget)
+            } else {
+                self.run_ops(env, &ops[..left as usize], budget)
+            };
             if let Err(stop) = stop {
                 break match stop {
                     Stop::Exception => Exit::Exception(self.exception),
@@ -151,7 +155,7 @@ impl Cpu {
     }
 
     /// Runs operations in a row until one stops, jumps, or leaves something to look at.
-    #[inline(always)]
+    #[inline(never)]
     fn run_ops(&mut self, env: &mut Env<'_>, ops: &[Op], budget: u64) -> R<()> {
         let start = self.done;
         let mut rip = self.regs.rip;
