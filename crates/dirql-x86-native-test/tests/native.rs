@@ -16,7 +16,7 @@ fn instructions_do_what_the_processor_does() {
     }
     let number =
         |name: &str, default: u64| std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default);
-    let total = number("DIRQL_NATIVE_CASES", 2_000_000);
+    let total = number("DIRQL_NATIVE_CASES", 1_000_000);
     let seed = number("DIRQL_NATIVE_SEED", 1);
     let forms = Forms::find();
     let mut lacking: BTreeMap<String, u64> = BTreeMap::new();
