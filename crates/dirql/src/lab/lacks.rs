@@ -1,6 +1,6 @@
 //! What a lab asks for that this dirql can't do. One table: when something is built, its row goes.
 
-use super::{Action, Bus, Delivery, Interrupts, Lab, PowerTarget, SetTarget, Setting};
+use super::{Action, Bus, Interrupts, Lab, PowerTarget, SetTarget, Setting};
 use crate::models;
 
 /// Something a lab asks for that dirql does not have.
