@@ -114,12 +114,30 @@ impl Props<'_> {
         }
     }
 
-    fn text(&self, name: &'static str) -> Result<Option<&str>, BuildError> {
+    pub(crate) fn text(&self, name: &'static str) -> Result<Option<&str>, BuildError> {
         match self.get(name) {
             None => Ok(None),
             Some(PropValue::Str(s)) => Ok(Some(s)),
             Some(_) => Err(bad(name, "text is wanted")),
         }
+    }
+
+    /// Numbers, at most `most` of them. One number alone is a list of one.
+    pub(crate) fn ints(&self, name: &'static str, most: usize) -> Result<Option<Vec<u64>>, BuildError> {
+        let list = match self.get(name) {
+            None => return Ok(None),
+            Some(PropValue::Int(n)) => return Ok(Some(vec![*n])),
+            Some(PropValue::List(list)) => list,
+            Some(_) => return Err(bad(name, "a list of numbers is wanted")),
+        };
+        if list.len() > most {
+            return Err(bad(name, format!("{} numbers; at most {most} are taken", list.len())));
+        }
+        let number = |v: &PropValue| match v {
+            PropValue::Int(n) => Ok(*n),
+            _ => Err(bad(name, "a list of numbers is wanted")),
+        };
+        list.iter().map(number).collect::<Result<_, _>>().map(Some)
     }
 
     fn pair(&self, name: &'static str) -> Result<Option<(u16, u16)>, BuildError> {

@@ -376,3 +376,20 @@ fn guest_code_programs_a_device_and_time_is_exact() {
     assert_eq!(m.cpus[0].regs.gpr[1], 120);
     assert!(m.now() >= 10_002);
 }
+
+#[test]
+fn stub_answers_with_what_matters() {
+    let mut m = machine(1);
+    let values = PropValue::List(vec![PropValue::Int(0x1_5A00), PropValue::Int(7)]);
+    let (_, base) = add(&mut m, "stub", &[("values", values)]);
+    put(&mut m, base + 8, 7);
+    let mut seen = vec![];
+    for option in 0..6 {
+        m.set_chooser(Box::new(common::Always("read", option)));
+        seen.push(get(&mut m, base + 8));
+    }
+    // Last written, all ones, zero, the value (7 is there already), a single bit, and the default past the end.
+    assert_eq!(seen, [7, u32::MAX, 0, 0x1_5A00, 1, 7]);
+    m.set_chooser(Box::new(common::Always("read", 3)));
+    assert_eq!(m.mmio_read(0, Pa(base + 8), 1), 1, "cut to the access, 0x00 is there already: a bit");
+}

@@ -6,9 +6,7 @@ use std::collections::BTreeMap;
 
 use dirql_devices::{PropValue, build};
 use dirql_machine::pci::message::encode;
-use dirql_machine::{
-    BarKind, Choice, Chooser, Dest, DeviceId, Machine, MachineConfig, PciSlotConfig,
-};
+use dirql_machine::{BarKind, Choice, Chooser, Dest, DeviceId, Machine, MachineConfig, PciSlotConfig};
 use dirql_mem::Pa;
 
 pub const GSI: u32 = 17;
