@@ -1,5 +1,7 @@
 //! The dirql command: the only crate that prints.
 
+mod explore;
+
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -46,6 +48,12 @@ enum Command {
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
         cpus: Option<u32>,
     },
+    /// Search the interleavings of a driver's interrupts, DPCs and threads
+    #[command(after_help = EXIT_CODES)]
+    Explore(explore::Explore),
+    /// Have a run again, by its token
+    #[command(after_help = EXIT_CODES)]
+    Replay(explore::Replay),
     /// Say what an image imports and what dirql lacks for it
     #[command(after_help = EXIT_CODES)]
     Inspect {
@@ -71,7 +79,12 @@ fn main() -> ExitCode {
         }
     }));
     let cli = Cli::parse();
-    let json = matches!(cli.command, Command::Run { json: true, .. } | Command::Inspect { json: true, .. });
+    let json = match &cli.command {
+        Command::Run { json, .. } | Command::Inspect { json, .. } => *json,
+        Command::Explore(e) => e.json(),
+        Command::Replay(r) => r.json(),
+        Command::Devices | Command::Exports => false,
+    };
     let (text, verdict) = std::panic::catch_unwind(|| execute(cli.command)).unwrap_or_else(|_| {
         let what = last.lock().map(|t| t.clone()).unwrap_or_default();
         let message = format!(
@@ -96,23 +109,32 @@ fn shown(report: &RunReport, json: bool) -> (String, Verdict) {
     (text, report.verdict)
 }
 
+/// A report after its events, when it has any.
+fn traced(report: &RunReport, json: bool) -> (String, Verdict) {
+    let mut text = String::new();
+    for event in &report.events {
+        text += &if json {
+            serde_json::to_string(event).unwrap_or_default()
+        } else {
+            dirql::report::trace_line(event)
+        };
+        text.push('\n');
+    }
+    let (report_text, verdict) = shown(report, json);
+    (text + &report_text, verdict)
+}
+
 /// Does a command: what to print, and how it ended.
 fn execute(command: Command) -> (String, Verdict) {
     match command {
         Command::Run { image, lab, json, trace, budget, cpus } => {
             let options = RunOptions { image, lab, trace, budget, cpus };
-            let report = dirql::run(&options);
-            let mut text = String::new();
-            for event in &report.events {
-                text += &if json {
-                    serde_json::to_string(event).unwrap_or_default()
-                } else {
-                    dirql::report::trace_line(event)
-                };
-                text.push('\n');
-            }
-            let (report_text, verdict) = shown(&report, json);
-            (text + &report_text, verdict)
+            traced(&dirql::run(&options), json)
+        }
+        Command::Explore(explore) => explore.execute(),
+        Command::Replay(replay) => {
+            let json = replay.json();
+            traced(&replay.execute(), json)
         }
         Command::Inspect { image, json } => match dirql::inspect(&image) {
             Ok(report) => {

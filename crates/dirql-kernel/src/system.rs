@@ -125,6 +125,52 @@ impl System {
         self.turn.busy = true;
     }
 
+    /// Whether a processor would do something if it had the turn: it runs something, an interrupt or a DPC waits for
+    /// it, or a thread is ready for it.
+    #[must_use]
+    pub fn can_run(&self, cpu: usize) -> bool {
+        if self.turn.spinning >> cpu & 1 == 1 {
+            return false;
+        }
+        !self.kernel.idle(cpu)
+            || self.machine.pending_vector(cpu).is_some()
+            || interrupt::dpcs_pending(&self.kernel, cpu)
+            || sched::ready_for(&self.kernel, cpu).is_some()
+    }
+
+    /// Whether another thread is ready that could have this processor when its thread's quantum is over.
+    #[must_use]
+    pub fn can_preempt(&self, cpu: usize) -> bool {
+        let Some(current) = self.kernel.current_thread(cpu) else { return false };
+        self.kernel.procs[cpu].nest.is_empty()
+            && self.machine.cpus[cpu].cr8 < 2
+            && sched::ready_for(&self.kernel, cpu).is_some_and(|(priority, _)| priority == usize::from(current.priority))
+    }
+
+    /// The quantum of the thread on this processor is over.
+    pub fn end_quantum(&mut self, cpu: usize) {
+        if let Some(proc) = self.kernel.procs.get_mut(cpu) {
+            proc.quantum_end = 0;
+        }
+    }
+
+    /// When the next thing is due that time alone brings: a device's event, a timer, the end of a wait.
+    #[must_use]
+    pub fn next_due(&self) -> Option<u64> {
+        [self.machine.next_event_time(), timer::next_due(&self.kernel), sched::next_deadline(&self.kernel)]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Time passes, without an instruction, until the next thing is due. False when nothing is.
+    pub fn pass_time(&mut self) -> bool {
+        let Some(due) = self.next_due() else { return false };
+        self.machine.advance_to(due);
+        self.turn.left = None;
+        true
+    }
+
     /// Runs to the end.
     pub fn run(&mut self) -> Ended {
         loop {
@@ -160,6 +206,37 @@ impl System {
                 return Some(Ended::Done);
             }
         }
+    }
+
+    /// What an instruction of this processor wrote and held back becomes visible.
+    fn release_stores(&mut self, cpu: usize) -> Result<(), Stop> {
+        let machine = &mut self.machine;
+        if machine.cpus[cpu].holds_stores() {
+            machine.cpus[cpu].release_stores(&mut machine.mem)?;
+        }
+        Ok(())
+    }
+
+    /// Runs one instruction whose stores are held back until this processor goes on. False when the processor is not at
+    /// an instruction, or the instruction did not retire: then nothing happened.
+    pub fn split(&mut self) -> bool {
+        let cpu = self.turn.cpu;
+        if self.kernel.idle(cpu) || self.steps >= self.budget {
+            return false;
+        }
+        self.machine.cpus[cpu].hold_stores();
+        let exit = self.machine.run_cpu(cpu, 1);
+        let n = self.machine.retired();
+        self.note_run(cpu, n, &exit);
+        if n == 0 {
+            let machine = &mut self.machine;
+            // Nothing retired, so nothing is held: this only ends the holding.
+            let _ = machine.cpus[cpu].release_stores(&mut machine.mem);
+            return false;
+        }
+        self.steps += n;
+        self.progress(cpu);
+        true
     }
 
     /// All processors are idle, or spin: let time or a device bring something.
@@ -203,10 +280,7 @@ impl System {
     /// A part of the current turn: up to what the kernel must see.
     fn part(&mut self, limit: u64) -> Result<Part, Stop> {
         let cpu = self.turn.cpu;
-        if self.machine.cpus[cpu].holds_stores() {
-            let machine = &mut self.machine;
-            machine.cpus[cpu].release_stores(&mut machine.mem)?;
-        }
+        self.release_stores(cpu)?;
         let left = match self.turn.left {
             Some(left) => left,
             None => {

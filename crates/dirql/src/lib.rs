@@ -3,6 +3,7 @@
 //! The facade: what a program needs to describe a lab, run a driver in it, and tell what happened. It prints
 //! nothing and reads no clock; `dirql-cli` does.
 
+pub mod explore;
 pub mod file;
 pub mod lab;
 pub mod models;

@@ -81,29 +81,25 @@ pub struct ExportLine {
     pub name: String,
 }
 
-/// Runs a driver in its lab.
-#[must_use]
-pub fn run(options: &RunOptions) -> RunReport {
-    let lab = match options.lab() {
-        Ok(lab) => lab,
-        Err(error) => return error.into(),
-    };
+/// A system about to call DriverEntry, with what it was made from.
+pub(crate) struct Booted {
+    pub(crate) lab: Lab,
+    pub(crate) system: System,
+    /// By which a token knows its image and lab.
+    pub(crate) digest: u32,
+}
+
+/// Reads lab and image, and puts the system together. The report says why it can't be.
+pub(crate) fn boot(options: &RunOptions) -> Result<Booted, Box<RunReport>> {
+    let bad = |error: InputError| Box::new(RunReport::from(error));
+    let lab = options.lab().map_err(bad)?;
     let lacking: Vec<String> = lab.lacking().iter().map(ToString::to_string).collect();
     if !lacking.is_empty() {
-        return RunReport::failed(Verdict::Missing, "missing", lacking.join("\n"));
+        return Err(Box::new(RunReport::failed(Verdict::Missing, "missing", lacking.join("\n"))));
     }
-    let bytes = match crate::file::read(&options.image, crate::file::IMAGE_SIZE_CAP, "image") {
-        Ok(bytes) => bytes,
-        Err(error) => return error.into(),
-    };
-    let image = match parse(&options.image, &bytes) {
-        Ok(image) => image,
-        Err(error) => return error.into(),
-    };
-    let (machine, plan) = match crate::plan::plan(&lab) {
-        Ok(made) => made,
-        Err(error) => return error.into(),
-    };
+    let bytes = crate::file::read(&options.image, crate::file::IMAGE_SIZE_CAP, "image").map_err(bad)?;
+    let image = parse(&options.image, &bytes).map_err(bad)?;
+    let (machine, plan) = crate::plan::plan(&lab).map_err(bad)?;
     let boot = Boot {
         config: crate::plan::profile(&lab),
         windows_build: crate::plan::build_number(lab.machine.windows),
@@ -114,17 +110,31 @@ pub fn run(options: &RunOptions) -> RunReport {
         budget: lab.budget,
         trace_exports: options.trace,
     };
-    let mut system = match System::boot(machine, boot) {
-        Ok(system) => system,
-        Err(stop) => {
-            let (verdict, finding) = judge(&stop, &dirql_kernel::loader::Modules::default());
-            return RunReport::failed(verdict, &finding.rule, finding.message);
+    let system = System::boot(machine, boot).map_err(|stop| {
+        let (verdict, finding) = judge(&stop, &dirql_kernel::loader::Modules::default());
+        Box::new(RunReport::failed(verdict, &finding.rule, finding.message))
+    })?;
+    let digest = crate::explore::digest(&bytes, &lab);
+    Ok(Booted { lab, system, digest })
+}
+
+/// Runs a driver in its lab.
+#[must_use]
+pub fn run(options: &RunOptions) -> RunReport {
+    match boot(options) {
+        Ok(Booted { lab, mut system, .. }) => {
+            let ended = system.run();
+            report(options, &lab, &mut system, &ended)
         }
-    };
-    let ended = system.run();
+        Err(report) => *report,
+    }
+}
+
+/// The report of a run that has ended.
+pub(crate) fn report(options: &RunOptions, lab: &Lab, system: &mut System, ended: &Ended) -> RunReport {
     let events = system.take_events();
     let mut findings = vec![];
-    let verdict = match &ended {
+    let verdict = match ended {
         Ended::Done => Verdict::Ok,
         // The story's own bug check event is the finding.
         Ended::Stopped(Stop::BugCheck(_)) => Verdict::Finding,
@@ -150,7 +160,7 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<Image, InputError> {
 }
 
 /// Whose fault a stop is, and how to say it.
-fn judge(stop: &Stop, modules: &dirql_kernel::loader::Modules) -> (Verdict, Finding) {
+pub(crate) fn judge(stop: &Stop, modules: &dirql_kernel::loader::Modules) -> (Verdict, Finding) {
     let at = |va: u64| modules.describe(va);
     match stop {
         Stop::BugCheck(b) => (Verdict::Finding, Finding::new("bugcheck", b.reason.clone())),

@@ -54,7 +54,6 @@ impl Lab {
             lack(true, "modules beside the kernel ([[library]])", l.line);
         }
         for step in self.steps_once() {
-            lack(step.thread.is_some(), "steps on threads of their own (thread)", step.line);
             match &step.action {
                 Action::Power { target: PowerTarget::System(_), .. } => {
                     lack(true, "system power (system)", step.line)
