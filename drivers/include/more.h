@@ -14,4 +14,9 @@ NTKERNELAPI PHYSICAL_ADDRESS NTAPI MmGetPhysicalAddress(PVOID BaseAddress);
 NTKERNELAPI BOOLEAN NTAPI FsRtlIsNameInExpression(PUNICODE_STRING Expression, PUNICODE_STRING Name, BOOLEAN IgnoreCase,
                                                   PWCH UpcaseTable);
 
+/* In wdm.h of the WDK an intrinsic: what is before it is visible before what is after. */
+#ifndef KeMemoryBarrier
+#define KeMemoryBarrier() __sync_synchronize()
+#endif
+
 #endif

@@ -82,6 +82,12 @@ pub(crate) const COMMON: &[PropDoc] = &[
         default: "the model's",
         doc: "Subsystem vendor and id.",
     },
+    PropDoc {
+        name: "bars",
+        form: "list of sizes",
+        default: "the model's",
+        doc: "Sizes of its memory BARs: as large as the model's or larger, and more of them.",
+    },
     PropDoc { name: "class", form: "0xCCSSII", default: "the model's", doc: "Class, subclass, interface." },
 ];
 
@@ -178,11 +184,24 @@ impl Props<'_> {
     /// A model's identity with what the lab file overrides.
     pub(crate) fn identity(&self, own: PciIdentity) -> Result<PciIdentity, BuildError> {
         let (vendor, device) = self.pair("id")?.unwrap_or((own.vendor, own.device));
+        let mut bars = own.bars;
+        for (i, bar) in self.bars("bars")?.into_iter().flatten().enumerate() {
+            match (bars.get_mut(i), bar) {
+                (None, bar) => bars.push(bar),
+                (Some(BarSpec::Memory { len, .. }), BarSpec::Memory { len: new, .. }) if new >= *len => {
+                    *len = new;
+                }
+                (Some(own), _) => {
+                    return Err(bad("bars", format!("BAR {i} of the model is {own:?}; it can only grow")));
+                }
+            }
+        }
         Ok(PciIdentity {
             vendor,
             device,
             subsystem: self.pair("subsystem")?.unwrap_or(own.subsystem),
             class: self.int("class", 0xff_ffff)?.map_or(own.class, |c| c as u32),
+            bars,
             interrupts: self.interrupts()?.unwrap_or(own.interrupts),
             ..own
         })

@@ -19,12 +19,6 @@ pub(crate) const MODEL: Model = Model {
     doc: "declares BARs and interrupts for a driver with no model of its hardware; reads answered by choice",
     props: &[
         PropDoc {
-            name: "bars",
-            form: "list of sizes",
-            default: "[0x10000, 0x1000]",
-            doc: "Sizes of its memory BARs.",
-        },
-        PropDoc {
             name: "io_ports",
             form: "0, or a power of two from 4 to 256",
             default: "256 when a BAR is left",

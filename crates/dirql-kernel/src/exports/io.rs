@@ -180,18 +180,25 @@ crate::exports! {
             return ret(u64::from(INVALID_DEVICE_REQUEST));
         };
         let machine = cx.k.io.pdos[p].machine;
-        let (vendor, device) = crate::board::identity(cx.m, machine);
+        let identity = crate::board::identity(cx.m, machine);
         let wide = |s: &str| s.encode_utf16().chain([0]).flat_map(u16::to_le_bytes).collect::<Vec<u8>>();
-        let hardware = format!("PCI\\VEN_{:04X}&DEV_{:04X}", vendor, device);
+        let (bus, hardware, compatible) = match identity {
+            Some((vendor, device)) => {
+                ("PCI", format!("PCI\\VEN_{vendor:04X}&DEV_{device:04X}"), "PCI\\CC_FF00")
+            }
+            None => ("ISA", "ISA\\DIRQL".to_owned(), "ISA\\DIRQL"),
+        };
         let data = match property {
             0 => wide(&format!("dirql device {p}")),
             1 => [wide(&hardware), vec![0, 0]].concat(),
-            2 => [wide("PCI\\CC_FF00"), vec![0, 0]].concat(),
-            9 => wide("PCI"),
+            2 => [wide(compatible), vec![0, 0]].concat(),
+            9 => wide(bus),
             0x0a => wide(&format!("\\Device\\NTPNP_PCI{p:04}")),
-            // DevicePropertyLegacyBusType (PCIBus), bus number, address (device number in the high half).
-            0x0d => 5u32.to_le_bytes().to_vec(),
+            // DevicePropertyLegacyBusType, bus number, address (device number in the high half).
+            0x0d => crate::board::interface_type(cx.m, machine).to_le_bytes().to_vec(),
             0x0e => 0u32.to_le_bytes().to_vec(),
+            // An ISA bus has no addresses of devices.
+            0x10 if identity.is_none() => return ret(OBJECT_NAME_NOT_FOUND),
             0x10 => ((p as u32 + 1) << 16).to_le_bytes().to_vec(),
             other => return Err(cx.missing(format!("IoGetDeviceProperty: property {other}"))),
         };
