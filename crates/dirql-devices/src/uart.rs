@@ -45,7 +45,8 @@ const IIR_LINE: u8 = 6;
 const SENT: u64 = 0;
 const ARRIVED: u64 = 1;
 const TIMEOUT: u64 = 2;
-const KINDS: u64 = 3;
+const START: u64 = 3;
+const KINDS: u64 = 4;
 
 pub(crate) const MODEL: Model = Model {
     name: "uart16550",
@@ -94,6 +95,8 @@ pub struct Uart {
     tx: VecDeque<u8>,
     /// The character in the shift register.
     shifting: Option<u8>,
+    /// The idle line is about to take the first one.
+    starting: bool,
     /// The holding register became empty and nobody was told yet.
     tx_empty: bool,
     /// Characters waited below the trigger for four character times.
@@ -142,6 +145,7 @@ impl Uart {
             rx: VecDeque::new(),
             tx: VecDeque::new(),
             shifting: None,
+            starting: false,
             tx_empty: false,
             timed_out: false,
             deltas: 0,
@@ -215,11 +219,18 @@ impl Uart {
 
     // The transmitter.
 
-    /// Puts the next character into the shift register when that is free.
-    fn shift(&mut self, ctx: &mut DeviceCtx<'_>) {
-        if self.shifting.is_some() {
-            return;
+    /// An idle transmitter takes its first character 16 clocks of the baud generator after it was written (the data
+    /// sheet gives 8 to 24): time to fill the FIFO behind it.
+    fn start(&mut self, ctx: &mut DeviceCtx<'_>) {
+        if self.shifting.is_none() && !self.starting && !self.tx.is_empty() && self.divisor != 0 {
+            self.starting = true;
+            self.schedule(ctx, START, 16 * u64::from(self.divisor) * 1_000_000_000 / CLOCK);
         }
+    }
+
+    /// Puts the next character into the shift register.
+    fn shift(&mut self, ctx: &mut DeviceCtx<'_>) {
+        self.starting = false;
         let Some(time) = self.character() else { return };
         let Some(byte) = self.tx.pop_front() else { return };
         self.shifting = Some(byte);
@@ -245,7 +256,7 @@ impl Uart {
         } else {
             self.tx.push_back(byte);
         }
-        self.shift(ctx);
+        self.start(ctx);
     }
 
     fn sent(&mut self, ctx: &mut DeviceCtx<'_>) {
@@ -412,7 +423,7 @@ impl Uart {
             _ => ctx.log(format!("write to {offset:#x}, which is read-only")),
         }
         // A rate or RTS may have come.
-        self.shift(ctx);
+        self.start(ctx);
         self.listen(ctx);
     }
 }
@@ -461,6 +472,7 @@ impl Device for Uart {
             return;
         }
         match kind {
+            START => self.shift(ctx),
             SENT => self.sent(ctx),
             ARRIVED => self.arrived(ctx),
             _ => self.timed_out = !self.rx.is_empty(),
@@ -476,7 +488,8 @@ impl Device for Uart {
         if let (Some(_), Some(time)) = (self.shifting, self.character()) {
             self.schedule(ctx, SENT, time);
         }
-        self.arriving = false;
+        (self.arriving, self.starting) = (false, false);
+        self.start(ctx);
         self.listen(ctx);
         self.watch(ctx);
         self.update(ctx);
@@ -557,7 +570,7 @@ impl Device for Uart {
                 ));
             }
         }
-        self.shift(ctx);
+        self.start(ctx);
         self.listen(ctx);
         self.update(ctx);
         Ok(())

@@ -12,6 +12,8 @@ const PORT: u16 = 0x3f8;
 const IRQ: u32 = 4;
 /// A character of 8N1 at 115200 baud, in ns.
 const CHARACTER: u64 = 86_805;
+/// A bit.
+const BIT: u64 = 8_680;
 
 fn isa(m: &mut Machine, props: &[(&str, PropValue)]) -> Result<DeviceId, AddDeviceError> {
     let props: BTreeMap<_, _> = props.iter().map(|(k, v)| ((*k).to_string(), v.clone())).collect();
@@ -73,14 +75,16 @@ fn it_sends_with_the_line_s_timing() {
     assert_eq!((get(&mut m, 2), get(&mut m, 2)), (2, 1), "reading IIR takes it back");
     assert_eq!(get(&mut m, 5), 0x60);
     put(&mut m, 0, u32::from(b'h'));
-    assert_eq!(dispatch(&mut m), Some(0x61), "it went to the shift register at once");
+    assert_eq!((get(&mut m, 5), dispatch(&mut m)), (0, None));
+    m.advance_to_next_event();
+    assert_eq!((m.now(), dispatch(&mut m)), (BIT, Some(0x61)), "it went to the shift register");
     get(&mut m, 2);
     put(&mut m, 0, u32::from(b'i'));
     assert_eq!(get(&mut m, 5), 0, "both are full");
     while get(&mut m, 5) & 0x40 == 0 {
         assert!(m.advance_to_next_event());
     }
-    assert_eq!(m.now(), 2 * CHARACTER);
+    assert_eq!(m.now(), BIT + 2 * CHARACTER);
     assert_eq!((counter(&m, id, "out0"), counter(&m, id, "tx_count")), (0x6869, 2));
 }
 
@@ -140,7 +144,7 @@ fn loopback_returns_what_is_sent_and_the_modem_lines() {
     put(&mut m, 4, 0x1a);
     assert_eq!(get(&mut m, 6) >> 4, 0b1001, "RTS comes back as CTS, OUT2 as DCD");
     put(&mut m, 0, 0x41);
-    while m.now() < CHARACTER {
+    while m.now() < BIT + CHARACTER {
         assert!(m.advance_to_next_event());
     }
     assert_eq!((get(&mut m, 5) & 1, get(&mut m, 0)), (1, 0x41));
