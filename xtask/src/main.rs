@@ -1,6 +1,7 @@
 //! Chores of the workspace: `cargo xtask <chore>`. Each module is one chore and says what it does.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command's output")]
 
+mod coverage;
 mod drivers;
 mod run;
 mod test;
@@ -15,6 +16,7 @@ usage: cargo xtask <chore>
   test               everything that must hold: sets up, then format, lints, tidy, drivers, tests, packaging
   drivers            build the sample drivers of drivers/ with mingw-w64 and put them beside their labs
   drivers --check    build them elsewhere and compare with the committed ones, byte for byte
+  coverage [n]       the share of real drivers' imports that is implemented, and the n most wanted that are missing
   tidy               the house rules that no compiler checks
 ";
 
@@ -26,6 +28,10 @@ fn main() -> ExitCode {
         ["test"] => test::test(&root),
         ["drivers"] => drivers::build(&root),
         ["drivers", "--check"] => drivers::check(&root),
+        ["coverage"] => coverage::coverage(&root, 40),
+        ["coverage", n] => {
+            n.parse().map_err(|_| format!("`{n}` is not a number")).and_then(|n| coverage::coverage(&root, n))
+        }
         ["tidy"] => tidy::tidy(&root),
         [] | ["help" | "--help" | "-h"] => {
             print!("{USAGE}");

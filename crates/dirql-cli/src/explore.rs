@@ -154,7 +154,8 @@ fn time(text: &str) -> Result<Duration, String> {
     let text = text.trim();
     let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(split);
-    let number: f64 = number.parse().map_err(|_| format!("`{text}` is no time: write 10 s, 500 ms or 2 min"))?;
+    let number: f64 =
+        number.parse().map_err(|_| format!("`{text}` is no time: write 10 s, 500 ms or 2 min"))?;
     let seconds = match unit.trim() {
         "" | "s" => number,
         "ms" => number / 1e3,

@@ -78,7 +78,11 @@ impl Stacks {
     pub fn of(kernel: &Kernel) -> Self {
         let size = 6 * 0x1000;
         Self {
-            interrupt: kernel.procs.iter().map(|p| (p.isr_stack.saturating_sub(size), p.isr_stack + 0x40)).collect(),
+            interrupt: kernel
+                .procs
+                .iter()
+                .map(|p| (p.isr_stack.saturating_sub(size), p.isr_stack + 0x40))
+                .collect(),
             threads: kernel.threads.iter().map(|(id, t)| (*id, t.stack)).collect(),
         }
     }

@@ -206,7 +206,8 @@ impl Schedule {
                 3 => Act::Time,
                 4 => Act::Quantum,
                 5 => {
-                    let mut number = || get(&mut rest).and_then(|n| u32::try_from(n).ok()).ok_or(BadToken::Form);
+                    let mut number =
+                        || get(&mut rest).and_then(|n| u32::try_from(n).ok()).ok_or(BadToken::Form);
                     Act::Choose { number: number()?, pick: number()? }
                 }
                 _ => return Err(BadToken::Form),

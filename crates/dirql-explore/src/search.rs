@@ -287,7 +287,10 @@ impl<'a, J: Judge> Search<'a, J> {
                     })
                 })
                 .collect();
-            workers.into_iter().flat_map(|w| w.join().unwrap_or_else(|p| std::panic::resume_unwind(p))).collect()
+            workers
+                .into_iter()
+                .flat_map(|w| w.join().unwrap_or_else(|p| std::panic::resume_unwind(p)))
+                .collect()
         });
         parts.sort_by_key(|(i, _)| *i);
         parts.into_iter().map(|(_, c)| c).collect()
@@ -366,7 +369,9 @@ impl<'a, J: Judge> Search<'a, J> {
         }
         if arrive {
             for (device, source) in system.machine.possible_arrivals() {
-                let (Ok(device), Ok(source)) = (u8::try_from(device.0), u8::try_from(source)) else { continue };
+                let (Ok(device), Ok(source)) = (u8::try_from(device.0), u8::try_from(source)) else {
+                    continue;
+                };
                 out.extend((0..cpus).map(|cpu| Act::Arrive { device, source, cpu: cpu as u8 }));
             }
         }
@@ -388,7 +393,8 @@ impl<'a, J: Judge> Search<'a, J> {
         let cut = matches!(ended, Ended::Stopped(Stop::Budget { .. } | Stop::Internal(_)));
         let touches = touches(&marks, &Stacks::of(&system.kernel));
         let points = points(&marks, &self.shared, &system.machine.mem, self.bounds.every);
-        let failures = self.judge.judge(Execution { system: &mut system, ended: &ended, schedule: &schedule });
+        let failures =
+            self.judge.judge(Execution { system: &mut system, ended: &ended, schedule: &schedule });
         Child { schedule, print: print.value(), failures, touches, points, choices, steps, cut }
     }
 }

@@ -84,6 +84,9 @@ pub struct Proc {
     pub quantum_end: u64,
 }
 
+/// The most events that wait to be taken: a guest that prints for ever can't fill the host's memory.
+pub const MOST_EVENTS: usize = 2_000_000;
+
 /// The kernel.
 #[derive(Clone, Debug)]
 pub struct Kernel {
@@ -115,6 +118,8 @@ pub struct Kernel {
     pub windows_build: u32,
     /// Events since the embedder last took them.
     pub events: Vec<Event>,
+    /// Events that were not kept, because [`MOST_EVENTS`] wait to be taken.
+    pub events_lost: u64,
     /// Record every export call as an event.
     pub trace_exports: bool,
     /// What was done to memory and to the kernel, for explorers and observers; none is recorded by default.
@@ -128,6 +133,11 @@ pub struct Kernel {
 impl Kernel {
     /// Records an event.
     pub fn record(&mut self, at: u64, cpu: Option<u32>, irql: u8, kind: EventKind) {
+        // How the run ended is always told.
+        if self.events.len() >= MOST_EVENTS && !matches!(kind, EventKind::BugCheck { .. }) {
+            self.events_lost = self.events_lost.saturating_add(1);
+            return;
+        }
         self.events.push(Event { at, cpu, irql, kind });
     }
 

@@ -241,7 +241,8 @@ pub(crate) fn terminate_current(cx: &mut Cx<'_>, status: u32) -> Result<(), Stop
 /// The best ready thread for a processor: its priority and its place in that queue.
 pub(crate) fn ready_for(k: &Kernel, cpu: usize) -> Option<(usize, usize)> {
     (0..32).rev().find_map(|p| {
-        let at = k.ready[p].iter().position(|id| k.threads.get(id).is_some_and(|t| t.affinity >> cpu & 1 == 1))?;
+        let at =
+            k.ready[p].iter().position(|id| k.threads.get(id).is_some_and(|t| t.affinity >> cpu & 1 == 1))?;
         Some((p, at))
     })
 }

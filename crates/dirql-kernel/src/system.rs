@@ -6,11 +6,11 @@
 
 use dirql_event::{Event, EventKind};
 use dirql_machine::Machine;
-use dirql_mem::{MemFault, Va};
-use dirql_x86::{Exception, Exit};
+use dirql_x86::Exit;
 
 use crate::context::{Frame, Outcome};
 use crate::cx::Cx;
+use crate::exception;
 use crate::interrupt;
 use crate::kernel::{ActivationKind, Kernel};
 use crate::loader::{RETURN_GATE, Resolved};
@@ -144,7 +144,8 @@ impl System {
         let Some(current) = self.kernel.current_thread(cpu) else { return false };
         self.kernel.procs[cpu].nest.is_empty()
             && self.machine.cpus[cpu].cr8 < 2
-            && sched::ready_for(&self.kernel, cpu).is_some_and(|(priority, _)| priority == usize::from(current.priority))
+            && sched::ready_for(&self.kernel, cpu)
+                .is_some_and(|(priority, _)| priority == usize::from(current.priority))
     }
 
     /// The quantum of the thread on this processor is over.
@@ -326,7 +327,16 @@ impl System {
             self.steps += 1;
             self.turn.left = Some(left.saturating_sub(1));
         }
-        match self.exit(cpu, exit)? {
+        let next = match self.exit(cpu, exit) {
+            // An address that a kernel routine was given: an exception in its caller.
+            Err(Stop::Fault(fault)) => {
+                let mut cx = self.cx(cpu);
+                let outcome = exception::in_routine(&mut cx, &fault)?;
+                settle_outcome(&mut cx, outcome)?
+            }
+            other => other?,
+        };
+        match next {
             Next::On => {
                 self.progress(cpu);
                 Ok(Part::On)
@@ -370,11 +380,13 @@ impl System {
 
     /// Between two instructions: interrupts, timers, DPCs, the scheduler.
     fn boundary(&mut self, cpu: usize) -> Result<(), Stop> {
+        crate::shared_data::tick(&mut self.cx(cpu))?;
         let now = self.machine.now();
         if timer::next_due(&self.kernel).is_some_and(|due| due <= now) {
             timer::expire(&mut self.cx(cpu))?;
         }
         sched::poll_waits(&mut self.cx(cpu))?;
+        interrupt::tick(&mut self.cx(cpu));
         loop {
             if let Some(vector) = self.machine.pending_vector(cpu) {
                 interrupt::deliver(&mut self.cx(cpu), vector)?;
@@ -423,7 +435,10 @@ impl System {
                 settle_outcome(&mut cx, outcome?)
             }
             Exit::Gate(rip) => export_call(&mut cx, rip),
-            Exit::Exception(e) => Err(exception(&cx, &e)),
+            Exit::Exception(e) => {
+                let outcome = exception::trap(&mut cx, &e)?;
+                settle_outcome(&mut cx, outcome)
+            }
             Exit::Unsupported { rip, text } => Err(Stop::MissingInstruction { rip, text }),
         }
     }
@@ -432,9 +447,14 @@ impl System {
     fn settle(&mut self, cpu: usize, stop: Stop) -> Stop {
         let cx = self.cx(cpu);
         let caller = cx.caller();
-        let irql = cx.irql();
         let stop = match stop {
-            Stop::Fault(fault) => Stop::BugCheck(fault_check(&fault, irql, caller, true)),
+            // An exception whose records could not be kept or read: there is nothing left to handle it with.
+            Stop::Fault(fault) => Stop::BugCheck(BugCheck {
+                code: 0x7F,
+                params: [8, 0, 0, 0],
+                reason: format!("an exception could not be dispatched: {fault} (double fault)"),
+                rip: caller,
+            }),
             Stop::BugCheck(mut b) => {
                 if b.rip == 0 {
                     b.rip = caller;
@@ -444,9 +464,9 @@ impl System {
             other => other,
         };
         if let Stop::BugCheck(b) = &stop {
-            let stack = crate::loader::walk_stack(&cx, b.rip);
-            let (code, params, reason) = (b.code, b.params, b.reason.clone());
             let mut cx = self.cx(cpu);
+            let stack = crate::loader::walk_stack(&mut cx, b.rip);
+            let (code, params, reason) = (b.code, b.params, b.reason.clone());
             let name = dirql_abi::bugcheck_name(code).unwrap_or("").to_owned();
             cx.event(EventKind::BugCheck { code, name, params, reason, stack });
         }
@@ -455,7 +475,7 @@ impl System {
 }
 
 /// The frames of what runs on the processor: its innermost activation, else its thread.
-fn frames<'a>(cx: &'a mut Cx<'_>) -> Option<(&'a mut Vec<Frame>, &'a mut Option<u64>)> {
+pub(crate) fn frames<'a>(cx: &'a mut Cx<'_>) -> Option<(&'a mut Vec<Frame>, &'a mut Option<u64>)> {
     let proc = &mut cx.k.procs[cx.cpu];
     if let Some(a) = proc.nest.last_mut() {
         return Some((&mut a.frames, &mut a.call_rsp));
@@ -468,13 +488,13 @@ fn pop_frame(cx: &mut Cx<'_>) -> Option<Frame> {
     frames(cx)?.0.pop()
 }
 
-fn set_call_rsp(cx: &mut Cx<'_>, rsp: Option<u64>) {
+pub(crate) fn set_call_rsp(cx: &mut Cx<'_>, rsp: Option<u64>) {
     if let Some((_, call)) = frames(cx) {
         *call = rsp;
     }
 }
 
-fn call_rsp(cx: &mut Cx<'_>) -> Option<u64> {
+pub(crate) fn call_rsp(cx: &mut Cx<'_>) -> Option<u64> {
     frames(cx).and_then(|(_, call)| *call)
 }
 
@@ -564,6 +584,7 @@ fn settle_outcome(cx: &mut Cx<'_>, outcome: Outcome) -> Result<Next, Stop> {
             cx.m.cpus[cx.cpu].regs.rip = RETURN_GATE;
             Ok(Next::Spin)
         }
+        Outcome::Resume => Ok(Next::On),
         Outcome::Retry => Err(Stop::Internal("a continuation asked for its export to be retried".into())),
         Outcome::End => {
             if cx.k.procs[cx.cpu].nest.is_empty() {
@@ -643,75 +664,5 @@ fn leave_activation(cx: &mut Cx<'_>) {
         } else {
             cx.m.cpus[cpu].regs.rflags |= 0x200;
         }
-    }
-}
-
-/// The bug check for a processor exception that no handler of the driver takes.
-fn exception(cx: &Cx<'_>, e: &Exception) -> Stop {
-    let rip = cx.m.cpus[cx.cpu].regs.rip;
-    let irql = cx.irql();
-    match e {
-        Exception::PageFault { addr, write, execute, present } => {
-            let access = match (execute, write) {
-                (true, _) => dirql_mem::Access::Execute,
-                (_, true) => dirql_mem::Access::Write,
-                _ => dirql_mem::Access::Read,
-            };
-            let kind = if *present { dirql_mem::Fault::Protection } else { dirql_mem::Fault::NotPresent };
-            Stop::BugCheck(fault_check(&MemFault { va: Va(*addr), access, kind }, irql, rip, false))
-        }
-        Exception::FastFail(code) => Stop::BugCheck(BugCheck {
-            code: 0x139,
-            params: [u64::from(*code), 0, 0, 0],
-            reason: format!("the driver's own check failed (int 29h, fast-fail code {code})"),
-            rip,
-        }),
-        other => {
-            let status: u32 = match other {
-                Exception::DivideError => 0xC000_0094,
-                Exception::Breakpoint => 0x8000_0003,
-                Exception::Debug => 0x8000_0004,
-                Exception::Overflow => 0xC000_0095,
-                Exception::InvalidOpcode => 0xC000_001D,
-                Exception::AlignmentCheck => 0x8000_0002,
-                Exception::X87 => 0xC000_0090,
-                Exception::Simd => 0xC000_02B5,
-                _ => 0xC000_0005,
-            };
-            let in_isr = cx.k.procs[cx.cpu].nest.iter().any(|a| matches!(a.kind, ActivationKind::Isr(_)));
-            Stop::BugCheck(BugCheck {
-                code: if in_isr { 0x3D } else { 0x1E },
-                params: [u64::from(status), rip, 0, 0],
-                reason: format!("unhandled exception: {other}"),
-                rip,
-            })
-        }
-    }
-}
-
-/// The bug check for an access that failed: 0xD1 or 0xA at DISPATCH_LEVEL and above, 0x50 below
-/// (spec 7.1; the bug-check pages of the same names).
-fn fault_check(fault: &MemFault, irql: u8, rip: u64, in_kernel: bool) -> BugCheck {
-    let Va(va) = fault.va;
-    let (kind, verb) = match fault.access {
-        dirql_mem::Access::Read => (0, "read"),
-        dirql_mem::Access::Write => (1, "write"),
-        dirql_mem::Access::Execute => (8, "execution"),
-    };
-    let of = match fault.kind {
-        dirql_mem::Fault::Protection => "memory that does not permit it",
-        dirql_mem::Fault::NonCanonical => "an address that is not canonical",
-        dirql_mem::Fault::NotPresent if va < 0x1_0000 => "a NULL pointer or an offset from one",
-        dirql_mem::Fault::NotPresent => "memory that is not there",
-    };
-    let whose = if in_kernel { " by a kernel routine on the driver's behalf" } else { "" };
-    let reason = format!("{verb} of {of} at {va:#x}{whose}, IRQL {irql}");
-    if irql >= 2 {
-        let code = if in_kernel { 0xA } else { 0xD1 };
-        BugCheck { code, params: [va, u64::from(irql), kind, rip], reason, rip }
-    } else if va < 0x8000_0000_0000 || matches!(fault.kind, dirql_mem::Fault::NonCanonical) {
-        BugCheck { code: 0x1E, params: [0xC000_0005, rip, kind, va], reason, rip }
-    } else {
-        BugCheck { code: 0x50, params: [va, kind, rip, 0], reason, rip }
     }
 }

@@ -10,9 +10,10 @@ use dirql_kernel::system::{Ended, System};
 use dirql_machine::Script;
 use serde::Serialize;
 
-use crate::lab::{Checks, Lab};
-use crate::report::{Finding, RunReport, Verdict};
-use crate::run::{Booted, RunOptions, boot, judge, report};
+use crate::lab::Lab;
+use crate::problem::InputError;
+use crate::report::{Finding, RunReport, RunStory, Verdict};
+use crate::run::{Bench, RunOptions, judge, prepare};
 
 /// What an exploration is asked for.
 #[derive(Clone, Debug)]
@@ -65,6 +66,8 @@ pub struct ExploreReport {
     pub arrivals: u32,
     /// How far it came.
     pub stats: ExploreStats,
+    /// The bad input, with its excerpts, if that is what ended the command.
+    pub input: Option<InputError>,
 }
 
 impl ExploreReport {
@@ -77,6 +80,7 @@ impl ExploreReport {
             preemptions: 0,
             arrivals: 0,
             stats: ExploreStats::default(),
+            input: report.input,
         }
     }
 
@@ -96,6 +100,9 @@ impl ExploreReport {
     /// The report as text.
     #[must_use]
     pub fn to_text(&self) -> String {
+        if let Some(error) = &self.input {
+            return format!("{error}\n");
+        }
         let mut out = String::new();
         for f in &self.findings {
             out += &format!("{}: {}\n", f.rule, f.message);
@@ -130,7 +137,9 @@ impl ExploreReport {
             ),
             (Verdict::Missing, _) => format!("missing: needs something that dirql does not have ({ran})\n"),
             (Verdict::Input, _) => String::new(),
-            (Verdict::Internal, _) => "internal: a bug in dirql; please report it with the image and lab\n".into(),
+            (Verdict::Internal, _) => {
+                "internal: a bug in dirql; please report it with the image and lab\n".into()
+            }
         };
         out
     }
@@ -141,7 +150,7 @@ fn plural(n: u32) -> &'static str {
 }
 
 /// What tells one failure of a run from another, and whose it is.
-fn failures(ended: &Ended, system: &mut System, checks: &Checks) -> Vec<(Verdict, Finding)> {
+fn failures(ended: &Ended, system: &mut System, lab: &Lab) -> Vec<(Verdict, Finding)> {
     let events = system.take_events();
     match ended {
         Ended::Stopped(Stop::BugCheck(b)) => {
@@ -154,8 +163,10 @@ fn failures(ended: &Ended, system: &mut System, checks: &Checks) -> Vec<(Verdict
         }
         Ended::Stopped(stop) => vec![judge(stop, &system.kernel.modules)],
         Ended::Done => {
-            let report = RunReport::from_events(&events, 0, checks, vec![], Verdict::Ok);
-            report.findings.into_iter().map(|f| (report.verdict, f)).collect()
+            let story = RunStory::fold(&events);
+            let (_, found) = crate::run::findings(lab, system, ended, &story);
+            let wrong = found.into_iter().filter(|f| f.level == crate::lab::Level::Finding);
+            wrong.map(|f| (Verdict::Finding, f)).collect()
         }
     }
 }
@@ -174,7 +185,7 @@ fn settled(reason: &str) -> String {
 }
 
 fn key(finding: &Finding) -> String {
-    format!("{}: {}", finding.rule, finding.message)
+    format!("{}: {}", finding.rule, settled(&finding.message))
 }
 
 /// Steps an execution may take: what the default run took, many times over.
@@ -184,7 +195,7 @@ fn execution_budget(straight: u64, lab: u64) -> u64 {
 
 /// Searches the interleavings of a driver in its lab. `progress` is told how it goes and may end it.
 pub fn explore(options: &ExploreOptions, mut progress: impl FnMut(&Tally, usize) -> bool) -> ExploreReport {
-    let Booted { lab, mut system, digest } = match boot(&options.run) {
+    let Bench { lab, mut system, digest, .. } = match prepare(&options.run) {
         Ok(booted) => booted,
         Err(report) => return ExploreReport::failed(*report),
     };
@@ -193,7 +204,7 @@ pub fn explore(options: &ExploreOptions, mut progress: impl FnMut(&Tally, usize)
     straight.run();
     system.set_budget(execution_budget(straight.steps(), lab.budget));
     let judge = |e: Execution<'_>| -> Vec<Failure> {
-        failures(e.ended, e.system, &lab.check).into_iter().map(|(_, f)| Failure { key: key(&f) }).collect()
+        failures(e.ended, e.system, &lab).into_iter().map(|(_, f)| Failure { key: key(&f) }).collect()
     };
     let bounds = Bounds {
         preemptions: options.preemptions,
@@ -212,9 +223,8 @@ pub fn explore(options: &ExploreOptions, mut progress: impl FnMut(&Tally, usize)
         let token = named(&options.run, &schedule, digest);
         let mut replayed = system.clone();
         let deviations = tell(&mut replayed, &schedule);
-        let Some((whose, mut finding)) = again(&system, &schedule, &lab.check)
-            .into_iter()
-            .find(|(_, f)| key(f) == found.failure.key)
+        let Some((whose, mut finding)) =
+            again(&system, &schedule, &lab).into_iter().find(|(_, f)| key(f) == found.failure.key)
         else {
             continue;
         };
@@ -238,6 +248,7 @@ pub fn explore(options: &ExploreOptions, mut progress: impl FnMut(&Tally, usize)
             shared_granules: t.shared,
             steps: t.steps,
         },
+        input: None,
     }
 }
 
@@ -253,10 +264,10 @@ fn worse(a: Verdict, b: Verdict) -> Verdict {
     if rank(a) >= rank(b) { a } else { b }
 }
 
-fn again(root: &System, schedule: &Schedule, checks: &Checks) -> Vec<(Verdict, Finding)> {
+fn again(root: &System, schedule: &Schedule, lab: &Lab) -> Vec<(Verdict, Finding)> {
     let mut system = root.clone();
     match exec::run(&mut system, schedule) {
-        Ok(ended) => failures(&ended, &mut system, checks),
+        Ok(ended) => failures(&ended, &mut system, lab),
         Err(_) => vec![],
     }
 }
@@ -299,7 +310,11 @@ fn tell(system: &mut System, schedule: &Schedule) -> Vec<String> {
         };
         let at = here.kernel.modules.describe(here.machine.cpus[cpu].regs.rip);
         let irql = here.machine.cpus[cpu].cr8;
-        let place = if reached { format!("CPU {cpu} at {at} ({who}, IRQL {irql})") } else { format!("step {}", d.at) };
+        let place = if reached {
+            format!("CPU {cpu} at {at} ({who}, IRQL {irql})")
+        } else {
+            format!("step {}", d.at)
+        };
         out.push(match d.act {
             Act::Switch(to) => format!("{place}: CPU {to} goes on first"),
             Act::Split(to) => format!("{place}: reads, CPU {to} goes on, then it writes"),
@@ -340,27 +355,27 @@ pub fn replay(options: &ReplayOptions) -> RunReport {
         Ok(read) => read,
         Err(bad) => return input(format!("{}: {bad}", options.token)),
     };
-    let Booted { lab, mut system, digest } = match boot(&options.run) {
-        Ok(booted) => booted,
+    let mut bench = match prepare(&options.run) {
+        Ok(bench) => bench,
         Err(report) => return *report,
     };
-    if subject != digest {
+    if subject != bench.digest {
         return input(format!(
             "{}: the token is of another image, lab or dirql version than {} with {}; replay it with those it was made of",
             options.token,
             options.run.image.display(),
-            lab.path.as_ref().map_or_else(|| "its made lab".into(), |p| p.display().to_string()),
+            bench.lab.path.as_ref().map_or_else(|| "its made lab".into(), |p| p.display().to_string()),
         ));
     }
-    system.machine.set_chooser(Box::<Script>::default());
+    bench.system.machine.set_chooser(Box::<Script>::default());
     let deviations = {
-        let mut copy = system.clone();
+        let mut copy = bench.system.clone();
         copy.kernel.trace_exports = false;
         tell(&mut copy, &schedule)
     };
-    match exec::run(&mut system, &schedule) {
+    match exec::run(&mut bench.system, &schedule) {
         Ok(ended) => {
-            let mut out = report(&options.run, &lab, &mut system, &ended);
+            let mut out = bench.report(&ended);
             for f in &mut out.findings {
                 f.deviations.clone_from(&deviations);
                 f.replay = Some(replay_command(&options.run, &options.token));
