@@ -476,7 +476,11 @@ fn carry_out(cx: &mut Cx<'_>, mut dispatch: Dispatch, mut step: Step<u64, u64>, 
                     return Ok(Outcome::End);
                 }
                 cx.m.eoi(cx.cpu);
-                let still = lines(cx.k).iter().any(|(v, gsi)| *v == vector && cx.m.line_asserted(*gsi));
+                // An edge line that stays up asks for nothing more.
+                let level = |gsi: u32| cx.m.wiring(gsi).is_some_and(|w| w.level);
+                let still = lines(cx.k)
+                    .iter()
+                    .any(|(v, gsi)| *v == vector && level(*gsi) && cx.m.line_asserted(*gsi));
                 let cpu = CpuId(cx.cpu as u32);
                 if let Some(b) = cx.k.interrupts.core.after_eoi(cpu, vector, still) {
                     return Err(stop_of(

@@ -35,7 +35,7 @@ impl Lab {
         lack(self.machine.groups > 1, "processor groups (groups)", 0);
         for d in &self.devices {
             lack(d.script.is_some(), "a device script (script)", d.line);
-            lack(d.bus == Bus::Isa, "a device on the ISA bus (bus = \"isa\")", d.line);
+            lack(d.bus == Bus::Isa && d.irq.len() > 1, "an ISA device with more than one IRQ", d.line);
             let unavailable = models::model(&d.model).is_some_and(|m| !m.available);
             lack(unavailable, &format!("the device model `{}`", d.model), d.line);
             let lines = d.bus == Bus::Pci && matches!(d.interrupts, Interrupts::Line(n) if n > 1);
