@@ -256,6 +256,8 @@ impl System {
         }
         match (machine_next, kernel_next) {
             _ if self.turn.starved > STARVED => self.hang(),
+            // What was given back in this very round is had in the next.
+            (None, None) if (1..3).contains(&self.turn.starved) => None,
             (None, None) => self.hang(),
             (Some(m), k) if k.is_none_or(|k| m <= k) => {
                 self.machine.advance_to_next_event();
