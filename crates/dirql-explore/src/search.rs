@@ -311,6 +311,10 @@ impl<'a, J: Judge> Search<'a, J> {
         }
         let used = node.schedule.arrivals() as u32;
         let preempted = node.schedule.len() as u32 - used;
+        // Only what is asked from here on can still be answered otherwise.
+        if let Some(script) = system.machine.script() {
+            script.take_asked();
+        }
         let start = system.clone();
         let deviations_left = preempted < self.bounds.preemptions;
         if deviations_left {

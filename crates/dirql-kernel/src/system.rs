@@ -338,6 +338,14 @@ impl System {
             }
             other => other?,
         };
+        // An idle processor takes an interrupt at once, whoever's turn it is.
+        if !matches!(next, Next::Spin)
+            && let Some(idle) = self.idle_taker(cpu)
+        {
+            self.progress(cpu);
+            self.switch_to(idle);
+            return Ok(Part::On);
+        }
         match next {
             Next::On => {
                 self.progress(cpu);
@@ -352,6 +360,12 @@ impl System {
                 Ok(Part::Over)
             }
         }
+    }
+
+    /// A processor other than this that is idle and has an interrupt to take.
+    fn idle_taker(&self, cpu: usize) -> Option<usize> {
+        let cpus = self.kernel.procs.len();
+        (0..cpus).find(|&c| c != cpu && self.kernel.idle(c) && self.machine.pending_vector(c).is_some())
     }
 
     fn progress(&mut self, cpu: usize) {
