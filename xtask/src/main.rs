@@ -3,6 +3,7 @@
 
 mod coverage;
 mod drivers;
+mod picture;
 mod run;
 mod test;
 mod tidy;
@@ -17,6 +18,7 @@ usage: cargo xtask <chore>
   drivers            build the sample drivers of drivers/ with mingw-w64 and put them beside their labs
   drivers --check    build them elsewhere and compare with the committed ones, byte for byte
   coverage [n]       the share of real drivers' imports that is implemented, and the n most wanted that are missing
+  picture            draw docs/img/run.svg from a real run
   tidy               the house rules that no compiler checks
 ";
 
@@ -32,6 +34,7 @@ fn main() -> ExitCode {
         ["coverage", n] => {
             n.parse().map_err(|_| format!("`{n}` is not a number")).and_then(|n| coverage::coverage(&root, n))
         }
+        ["picture"] => picture::draw(&root),
         ["tidy"] => tidy::tidy(&root),
         [] | ["help" | "--help" | "-h"] => {
             print!("{USAGE}");

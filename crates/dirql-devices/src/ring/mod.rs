@@ -274,10 +274,8 @@ impl Ring {
     fn run_or_stop(&mut self, ctx: &mut DeviceCtx<'_>, q: usize) {
         let wanted = self.queues[q].enabled && self.ctrl & ENABLE != 0;
         match (wanted, self.queues[q].running) {
-            (true, false) if self.queues[q].error == 0 => {
-                if !self.queues[q].start(self.entries) {
-                    self.fail(ctx, q, queue::NOT_VALID);
-                }
+            (true, false) if self.queues[q].error == 0 && !self.queues[q].start(self.entries) => {
+                self.fail(ctx, q, queue::NOT_VALID);
             }
             (false, true) => self.queues[q].stop(),
             _ => {}

@@ -116,7 +116,7 @@ pub(super) struct Queue {
 
 impl Queue {
     pub(super) fn status(&self) -> u32 {
-        u32::from(self.running) * RUNNING | if self.error == 0 { 0 } else { ERROR | self.error << 8 }
+        (u32::from(self.running) * RUNNING) | if self.error == 0 { 0 } else { ERROR | self.error << 8 }
     }
 
     /// Begins at the start of both rings. False when what they are set to is not valid.
