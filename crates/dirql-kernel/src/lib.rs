@@ -24,3 +24,4 @@ pub mod system;
 pub mod then;
 pub mod thread;
 mod timer;
+pub mod windows;

@@ -43,7 +43,7 @@ pub(crate) fn plan(lab: &Lab) -> Result<(Machine, Plan), InputError> {
             name: d.name.clone(),
             model: d.model.clone(),
             machine: id,
-            wants: wants(d, gsi),
+            wants: wants(d, gsi, lab.machine.windows),
             irqls: d.irql.clone(),
             driven: driven.contains(&&d.name),
         });
@@ -62,7 +62,7 @@ pub(crate) fn plan(lab: &Lab) -> Result<(Machine, Plan), InputError> {
     Ok((machine, Plan { devices, steps, threads, manual: lab.manual_life }))
 }
 
-fn wants(d: &DeviceLab, gsi: u32) -> Wants {
+fn wants(d: &DeviceLab, gsi: u32, windows: Windows) -> Wants {
     let setting = |key: &str| d.registry.iter().find(|(k, _)| k.eq_ignore_ascii_case(key)).map(|(_, v)| v);
     let number = |key: &str| match setting(key) {
         Some(Setting::Number(n)) => Some(*n as u32),
@@ -71,8 +71,9 @@ fn wants(d: &DeviceLab, gsi: u32) -> Wants {
     };
     let base = "Interrupt Management\\MessageSignaledInterruptProperties\\";
     let limit = number(&format!("{base}MessageNumberLimit")).unwrap_or(u32::MAX).max(1);
-    // An explicit MSISupported = 0 leaves the device its line (spec 6.2).
-    let messages = number(&format!("{base}MSISupported")) != Some(0);
+    // An explicit MSISupported = 0 leaves the device its line (spec 6.2), and so does a Windows before Vista, which
+    // knows no messages.
+    let messages = windows >= Windows::Vista && number(&format!("{base}MSISupported")) != Some(0);
     match d.interrupts {
         Interrupts::None => Wants::None,
         Interrupts::Line(_) => Wants::Line(gsi),

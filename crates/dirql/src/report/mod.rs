@@ -70,7 +70,7 @@ pub struct Place {
 /// Something wrong, or worth telling.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Finding {
-    /// The rule's id, `bugcheck`, `check.NAME`, `step`, `missing`, `input` or `internal`.
+    /// The rule's id, `bugcheck`, `load`, `check.NAME`, `step`, `missing`, `input` or `internal`.
     pub rule: String,
     /// How serious.
     pub level: Level,
