@@ -32,6 +32,7 @@ const FLAGS: &[&str] = &[
     "-g1",
     "-Icommon",
     "-Iinclude",
+    "-I../sdk/include",
     "-nostdlib",
     "-Wl,--subsystem,native",
     "-Wl,--entry,DriverEntry",
@@ -42,16 +43,18 @@ const FLAGS: &[&str] = &[
     "-Wl,--build-id=none",
 ];
 
-/// A driver's name (its .sys file without the ending, from `drivers/`) and sources.
+/// A driver's name (its .sys file without the ending, from `drivers/`), sources and libraries among them.
 struct Driver {
     name: &'static str,
     sources: &'static [&'static str],
 }
 
 const FDO: &str = "common/fdo.c";
+const IOINTEX: &str = "../sdk/lib/x64/libiointex.a";
 
 const DRIVERS: &[Driver] = &[
     Driver { name: "edu", sources: &["edu/edu.c", FDO] },
+    Driver { name: "iointex", sources: &["iointex/iointex.c", FDO, IOINTEX] },
     Driver { name: "legacy", sources: &["legacy/legacy.c", FDO] },
     Driver { name: "pulse", sources: &["pulse/pulse.c", FDO] },
     Driver { name: "shared", sources: &["shared/shared.c", FDO] },

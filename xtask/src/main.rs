@@ -3,6 +3,7 @@
 
 mod drivers;
 mod run;
+mod sdk;
 mod test;
 mod tidy;
 
@@ -15,6 +16,8 @@ usage: cargo xtask <chore>
   test               everything that must hold: sets up, then format, lints, tidy, drivers, tests, packaging
   drivers            build the sample drivers of drivers/ with mingw-w64 and put them beside their labs
   drivers --check    build them elsewhere and compare with the committed ones, byte for byte
+  sdk                build the Iointex libraries of sdk/lib
+  sdk --check        build them elsewhere and compare; build dirql-core for a target without an operating system
   tidy               the house rules that no compiler checks
 ";
 
@@ -26,6 +29,8 @@ fn main() -> ExitCode {
         ["test"] => test::test(&root),
         ["drivers"] => drivers::build(&root),
         ["drivers", "--check"] => drivers::check(&root),
+        ["sdk"] => sdk::build(&root),
+        ["sdk", "--check"] => sdk::lacking(&root).map_or_else(|| sdk::check(&root), Err),
         ["tidy"] => tidy::tidy(&root),
         [] | ["help" | "--help" | "-h"] => {
             print!("{USAGE}");
