@@ -7,6 +7,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use dirql_image::archive::{Member, archive};
+
 use crate::run;
 
 /// What Rust is built for besides the host, and what for.
@@ -121,7 +123,8 @@ pub(crate) fn check(root: &Path) -> Result<(), String> {
 fn made(root: &Path, library: &Library) -> Result<Vec<u8>, String> {
     let object = object(root, library.target)?;
     examine(&object, library)?;
-    archive(&object, library)
+    let symbols = library.gives.iter().map(ToString::to_string).collect();
+    Ok(archive(&[Member { name: "iointex.o".into(), data: object, symbols }]))
 }
 
 /// The crate as one object file.
@@ -170,29 +173,6 @@ fn examine(object: &[u8], library: &Library) -> Result<(), String> {
         Some(name) => Err(format!("iointex for {} lacks {name}", library.target)),
         None => Ok(()),
     }
-}
-
-/// An archive with the one object and an index of what it gives: GNU's form, which Microsoft's tools read too.
-/// No time, owner or mode of the day, so that the same object makes the same archive.
-fn archive(object: &[u8], library: &Library) -> Result<Vec<u8>, String> {
-    let gives: Vec<u8> = library.gives.iter().flat_map(|name| name.bytes().chain([0])).collect();
-    let index_size = 4 + 4 * library.gives.len() + gives.len();
-    let member_at = 8 + 60 + index_size.next_multiple_of(2);
-    let number = |n: usize| u32::try_from(n).map(u32::to_be_bytes).map_err(|error| error.to_string());
-    let mut index = number(library.gives.len())?.to_vec();
-    for _ in library.gives {
-        index.extend(number(member_at)?);
-    }
-    index.extend(gives);
-    let mut bytes = b"!<arch>\n".to_vec();
-    for (name, member) in [("/", index.as_slice()), ("iointex.o/", object)] {
-        bytes.extend(format!("{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`\n", 0, 0, 0, 644, member.len()).bytes());
-        bytes.extend(member);
-        if !member.len().is_multiple_of(2) {
-            bytes.push(b'\n');
-        }
-    }
-    Ok(bytes)
 }
 
 fn write(to: &PathBuf, bytes: &[u8]) -> Result<(), String> {

@@ -1,5 +1,7 @@
 //! The dirql command: the only crate that prints.
 
+mod sdk;
+
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -59,6 +61,12 @@ enum Command {
     Devices,
     /// List the exports that dirql implements
     Exports,
+    /// Write headers, import libraries and Iointex, to build a driver with
+    #[command(after_help = EXIT_CODES)]
+    Sdk {
+        /// Where to; made if it is not there
+        folder: PathBuf,
+    },
 }
 
 fn main() -> ExitCode {
@@ -146,6 +154,7 @@ fn execute(command: Command) -> (String, Verdict) {
             }
             (text, Verdict::Ok)
         }
+        Command::Sdk { folder } => sdk::run(&folder, |report| shown(report, false)),
         Command::Exports => {
             let text = dirql::exports().iter().map(|e| format!("{}!{}\n", e.module, e.name)).collect();
             (text, Verdict::Ok)

@@ -10,6 +10,7 @@ mod plan;
 pub mod problem;
 pub mod report;
 mod run;
+pub mod sdk;
 pub mod status;
 
 pub use lab::Lab;
