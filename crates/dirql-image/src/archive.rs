@@ -86,7 +86,8 @@ pub fn import_library(module: &str, exports: &[ExportedSymbol<'_>]) -> Vec<u8> {
     let null_thunk = format!("\u{7f}{stem}_NULL_THUNK_DATA");
     let mut text: Vec<u8> = module.bytes().chain([0]).collect();
     text.resize(text.len().next_multiple_of(2), 0);
-    let made = |data: Vec<u8>, symbols: Vec<String>| Member { name: module.to_owned(), data, symbols };
+    // GNU's linker puts the parts of an import table in order of the members' names: the head, the imports, the end.
+    let made = |name: &str, data: Vec<u8>, symbols: Vec<String>| Member { name: name.into(), data, symbols };
 
     // The directory entry: it draws in the name, the end of the directory and the end of the module's thunks.
     let head = coff(
@@ -121,16 +122,16 @@ pub fn import_library(module: &str, exports: &[ExportedSymbol<'_>]) -> Vec<u8> {
         &[(&null_thunk, 1, EXTERNAL)],
     );
     let mut members = vec![
-        made(head, vec![descriptor.clone()]),
-        made(end, vec![null_descriptor.to_owned()]),
-        made(thunks, vec![null_thunk.clone()]),
+        made("a.o", head, vec![descriptor.clone()]),
+        made("d.o", end, vec![null_descriptor.to_owned()]),
+        made("c.o", thunks, vec![null_thunk.clone()]),
     ];
     for export in exports {
         let mut symbols = vec![format!("__imp_{}", export.name)];
         if !export.data {
             symbols.push(export.name.to_owned());
         }
-        members.push(made(short_import(module, *export), symbols));
+        members.push(made("b.o", short_import(module, *export), symbols));
     }
     archive(&members)
 }
