@@ -1,6 +1,7 @@
 //! The kernel as Rust sees it: the parts of `wdm.h` that the driver uses, for x64, as raw bindings.
 //!
 //! Structures of the kernel are named by the offsets of their members only, since most of each is not the driver's.
+#![expect(unsafe_code, reason = "the declarations of kernel routines")]
 #![allow(non_snake_case)]
 
 use core::ffi::c_void;

@@ -11,6 +11,7 @@
 //!
 //! SPDX-License-Identifier: MIT OR Apache-2.0
 #![no_std]
+#![expect(unsafe_code, reason = "the C interface: kernel structures by offset, kernel routines, device registers")]
 #![allow(unsafe_op_in_unsafe_fn, reason = "the bodies of kernel callbacks are unsafe throughout: see each one's head")]
 
 mod nt;

@@ -184,6 +184,7 @@ mod rust {
                 "--crate-type=staticlib",
                 "--crate-name=pulse_rs",
                 "-Dwarnings",
+                "-Dunsafe-code",
                 "-Copt-level=s",
                 "-Cpanic=abort",
                 "-Ccodegen-units=1",
