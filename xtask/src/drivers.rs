@@ -1,8 +1,8 @@
-//! `cargo xtask drivers`: the sample drivers, from C to .sys, with mingw-w64.
+//! `cargo xtask drivers`: the sample drivers, from C to .sys, with mingw-w64, and with clang where they use `__try`.
 //!
 //! The .sys files are committed, so that nobody needs a C compiler to use or test dirql. The same compiler makes the
 //! same bytes: `--check` proves that the committed files come from the committed sources. `drivers/TOOLCHAIN` names
-//! that compiler.
+//! the compilers.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,6 +11,13 @@ use crate::run;
 
 const CC: &str = "x86_64-w64-mingw32-gcc";
 const LD: &str = "x86_64-w64-mingw32-ld";
+
+/// For drivers with `__try`, which gcc has not: clang and its linker, with mingw-w64's headers and import libraries.
+const CLANG: &str = "clang";
+const LLD: &str = "lld-link";
+
+/// What to do where there is no clang.
+const INSTALL_CLANG: &str = "install clang and lld (Debian and Ubuntu: apt-get install clang lld)";
 
 /// What to do where there is no mingw-w64.
 pub(crate) const INSTALL: &str = "install mingw-w64 for x86-64 (Debian and Ubuntu: apt-get install gcc-mingw-w64-x86-64; \
@@ -43,41 +50,99 @@ const FLAGS: &[&str] = &[
     "-Wl,--build-id=none",
 ];
 
+/// The flags of a driver built by clang; to the same ends.
+const CLANG_FLAGS: &[&str] = &[
+    "--target=x86_64-w64-windows-gnu",
+    "-std=gnu11",
+    "-O2",
+    "-Wall",
+    "-Wextra",
+    "-Wno-unknown-pragmas",
+    "-Wno-ignored-attributes",
+    "-Wno-infinite-recursion",
+    "-Werror",
+    "-ffreestanding",
+    "-fasynchronous-unwind-tables",
+    "-fms-extensions",
+    "-mno-stack-arg-probe",
+    "-gdwarf-4",
+    "-gline-tables-only",
+    "-c",
+];
+
+/// The linker's flags of such a driver.
+const LLD_FLAGS: &[&str] = &[
+    "-lldmingw",
+    "/driver",
+    "/subsystem:native",
+    "/entry:DriverEntry",
+    "/base:0x140000000",
+    "/dynamicbase",
+    "/nxcompat",
+    "/timestamp:0",
+    "/debug:dwarf",
+];
+
 /// A driver's name (its .sys file without the ending, from `drivers/`), sources and libraries among them.
 struct Driver {
     name: &'static str,
     sources: &'static [&'static str],
+    with: With,
+}
+
+/// What builds a driver.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum With {
+    Gcc,
+    Clang,
+}
+
+/// A driver that gcc builds.
+const fn gcc(name: &'static str, sources: &'static [&'static str]) -> Driver {
+    Driver { name, sources, with: With::Gcc }
+}
+
+/// A driver of one source that clang builds.
+const fn clang(name: &'static str, sources: &'static [&'static str]) -> Driver {
+    Driver { name, sources, with: With::Clang }
 }
 
 const FDO: &str = "common/fdo.c";
 const IOINTEX: &str = "../sdk/lib/x64/libiointex.a";
 
 const DRIVERS: &[Driver] = &[
-    Driver { name: "edu", sources: &["edu/edu.c", FDO] },
-    Driver { name: "iointex", sources: &["iointex/iointex.c", FDO, IOINTEX] },
-    Driver { name: "legacy", sources: &["legacy/legacy.c", FDO] },
-    Driver { name: "pulse", sources: &["pulse/pulse.c", FDO] },
-    Driver { name: "shared", sources: &["shared/shared.c", FDO] },
-    Driver { name: "tests/bugcheck", sources: &["tests/bugcheck.c", FDO] },
-    Driver { name: "tests/entryfail", sources: &["tests/entryfail.c"] },
-    Driver { name: "tests/forever", sources: &["tests/forever.c", FDO] },
-    Driver { name: "tests/leak", sources: &["tests/leak.c", FDO] },
-    Driver { name: "tests/missing", sources: &["tests/missing.c"] },
-    Driver { name: "tests/nullderef", sources: &["tests/nullderef.c", FDO] },
+    gcc("edu", &["edu/edu.c", FDO]),
+    gcc("iointex", &["iointex/iointex.c", FDO, IOINTEX]),
+    gcc("legacy", &["legacy/legacy.c", FDO]),
+    gcc("pulse", &["pulse/pulse.c", FDO]),
+    gcc("shared", &["shared/shared.c", FDO]),
+    gcc("tests/bugcheck", &["tests/bugcheck.c", FDO]),
+    gcc("tests/entryfail", &["tests/entryfail.c"]),
+    gcc("tests/exports_hal", &["tests/exports_hal.c", FDO]),
+    gcc("tests/exports_io", &["tests/exports_io.c", FDO]),
+    gcc("tests/exports_registry", &["tests/exports_registry.c", FDO]),
+    gcc("tests/exports_rtl", &["tests/exports_rtl.c", FDO]),
+    gcc("tests/forever", &["tests/forever.c", FDO]),
+    gcc("tests/leak", &["tests/leak.c", FDO]),
+    gcc("tests/missing", &["tests/missing.c"]),
+    gcc("tests/nullderef", &["tests/nullderef.c", FDO]),
+    clang("tests/seh", &["tests/seh.c"]),
 ];
 
-/// The compiler and linker at hand, as `drivers/TOOLCHAIN` records them; `None` when there is none.
+/// The compilers and linkers at hand, as `drivers/TOOLCHAIN` records them; `None` when one is missing.
 pub(crate) fn toolchain(root: &Path) -> Option<String> {
-    let first = |program| {
-        let text = run::output(root, program, &["--version"])?;
-        Some(text.lines().next()?.trim().to_owned())
-    };
-    Some(format!("{}\n{}\n", first(CC)?, first(LD)?))
+    let mut text = String::new();
+    for program in [CC, LD, CLANG, LLD] {
+        text.push_str(run::output(root, program, &["--version"])?.lines().next()?.trim());
+        text.push('\n');
+    }
+    Some(text)
 }
 
 /// Builds every driver into `drivers/` and records the compiler.
 pub(crate) fn build(root: &Path) -> Result<(), String> {
-    let toolchain = toolchain(root).ok_or_else(|| format!("no {CC}: {INSTALL}"))?;
+    let toolchain =
+        toolchain(root).ok_or_else(|| format!("no {CC} or no {CLANG}: {INSTALL}; {INSTALL_CLANG}"))?;
     let drivers = root.join("drivers");
     for driver in DRIVERS {
         // Through target/: the linker marks its output executable, which these are not, here.
@@ -107,7 +172,8 @@ pub(crate) fn build(root: &Path) -> Result<(), String> {
 /// Builds every driver into `target/drivers/` and compares the bytes with the committed ones, when the compiler is the
 /// recorded one. With another only that they build is checked, and said.
 pub(crate) fn check(root: &Path) -> Result<(), String> {
-    let toolchain = toolchain(root).ok_or_else(|| format!("no {CC}: {INSTALL}"))?;
+    let toolchain =
+        toolchain(root).ok_or_else(|| format!("no {CC} or no {CLANG}: {INSTALL}; {INSTALL_CLANG}"))?;
     let drivers = root.join("drivers");
     let recorded = read(&drivers.join("TOOLCHAIN"))?;
     let same = recorded == toolchain.as_bytes();
@@ -252,20 +318,51 @@ fn check_rust(root: &Path, same_linker: bool) -> Result<(), String> {
 fn compile(drivers: &Path, driver: &Driver, to: &Path) -> Result<(), String> {
     // The compiler's working directory would be written into the debug information.
     let map = format!("-ffile-prefix-map={}=drivers", drivers.display());
-    let output = std::process::Command::new(CC)
-        .args(FLAGS)
-        .arg(map)
-        .arg("-o")
-        .arg(to)
-        .args(driver.sources)
-        .args(["-lntoskrnl", "-lhal"])
+    let text = |path: &Path| path.display().to_string();
+    if driver.with == With::Gcc {
+        let mut args: Vec<String> = FLAGS.iter().map(ToString::to_string).collect();
+        args.extend([map, "-o".into(), text(to)]);
+        args.extend(driver.sources.iter().map(ToString::to_string));
+        args.extend(["-lntoskrnl".into(), "-lhal".into()]);
+        return invoke(drivers, driver, CC, &args);
+    }
+    let library = PathBuf::from(
+        run::output(drivers, CC, &["-print-file-name=libntoskrnl.a"])
+            .ok_or_else(|| format!("no {CC}: {INSTALL}"))?
+            .trim(),
+    );
+    // ../lib/libntoskrnl.a beside ../include/ddk, as every mingw-w64 lays them out.
+    let library = fs::canonicalize(&library).map_err(|error| format!("{}: {error}", library.display()))?;
+    let headers = library
+        .parent()
+        .and_then(Path::parent)
+        .ok_or_else(|| format!("{} is not where mingw-w64 puts it", library.display()))?
+        .join("include");
+    let object = to.with_extension("o");
+    let mut args: Vec<String> = CLANG_FLAGS.iter().map(ToString::to_string).collect();
+    for folder in [headers.clone(), headers.join("ddk")] {
+        args.extend(["-isystem".into(), text(&folder)]);
+    }
+    let headers = format!("-ffile-prefix-map={}=include", headers.display());
+    args.extend([map, headers, "-o".into(), text(&object)]);
+    args.extend(driver.sources.iter().map(ToString::to_string));
+    invoke(drivers, driver, CLANG, &args)?;
+    let mut args: Vec<String> = LLD_FLAGS.iter().map(ToString::to_string).collect();
+    args.extend([format!("/out:{}", text(to)), text(&object), text(&library)]);
+    invoke(drivers, driver, LLD, &args)
+}
+
+fn invoke(drivers: &Path, driver: &Driver, program: &str, args: &[String]) -> Result<(), String> {
+    let output = std::process::Command::new(program)
+        .args(args)
         .current_dir(drivers)
         .output()
-        .map_err(|error| format!("{CC} could not be started: {error}"))?;
+        .map_err(|error| format!("{program} could not be started: {error}"))?;
     if output.status.success() {
         Ok(())
     } else {
-        Err(format!("{} does not build:\n{}", driver.name, String::from_utf8_lossy(&output.stderr)))
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        Err(format!("{} does not build with {program}:\n{out}{err}", driver.name))
     }
 }
 

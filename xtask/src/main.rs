@@ -1,6 +1,7 @@
 //! Chores of the workspace: `cargo xtask <chore>`. Each module is one chore and says what it does.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command's output")]
 
+mod coverage;
 mod drivers;
 mod run;
 mod sdk;
@@ -18,6 +19,7 @@ usage: cargo xtask <chore>
   drivers --check    build them elsewhere and compare with the committed ones, byte for byte
   sdk                build the Iointex libraries of sdk/lib
   sdk --check        build them elsewhere and compare; build dirql-core for a target without an operating system
+  coverage [n]       the share of real drivers' imports that is implemented, and the n most wanted that are missing
   tidy               the house rules that no compiler checks
 ";
 
@@ -31,6 +33,10 @@ fn main() -> ExitCode {
         ["drivers", "--check"] => drivers::check(&root),
         ["sdk"] => sdk::build(&root),
         ["sdk", "--check"] => sdk::lacking(&root).map_or_else(|| sdk::check(&root), Err),
+        ["coverage"] => coverage::coverage(&root, 40),
+        ["coverage", n] => {
+            n.parse().map_err(|_| format!("`{n}` is not a number")).and_then(|n| coverage::coverage(&root, n))
+        }
         ["tidy"] => tidy::tidy(&root),
         [] | ["help" | "--help" | "-h"] => {
             print!("{USAGE}");

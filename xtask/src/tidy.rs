@@ -20,8 +20,9 @@ const FLOORS: &[(&str, u8)] = &[
     ("dirql-machine", 3),
     ("dirql-devices", 4),
     ("dirql-kernel", 4),
-    ("dirql", 5),
-    ("dirql-cli", 6),
+    ("dirql-explore", 5),
+    ("dirql", 6),
+    ("dirql-cli", 7),
 ];
 
 /// Folders whose crates may print.

@@ -1,20 +1,34 @@
 //! The dirql command: the only crate that prints.
 
+mod explore;
 mod sdk;
+mod show;
 
+use std::ffi::OsString;
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
-use dirql::{RunOptions, RunReport, Verdict};
+use clap::error::ErrorKind as Usage;
+use clap::{Parser, Subcommand, ValueEnum};
+use dirql::{InputError, RunOptions, RunReport, Verdict};
 
 /// A laboratory for the interrupt code of Windows drivers.
 #[derive(Parser)]
 #[command(name = "dirql", version, after_help = EXIT_CODES)]
 struct Cli {
+    /// When to use colour; auto is on a terminal, unless NO_COLOR is set
+    #[arg(long, global = true, value_enum, value_name = "WHEN", default_value = "auto")]
+    color: Colour,
     #[command(subcommand)]
     command: Command,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Colour {
+    Auto,
+    Always,
+    Never,
 }
 
 const EXIT_CODES: &str = "\
@@ -48,7 +62,13 @@ enum Command {
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
         cpus: Option<u32>,
     },
-    /// Say what an image imports and what dirql lacks for it
+    /// Search the interleavings of a driver's interrupts, DPCs and threads
+    #[command(after_help = EXIT_CODES)]
+    Explore(explore::Explore),
+    /// Have a run again, by its token
+    #[command(after_help = EXIT_CODES)]
+    Replay(explore::Replay),
+    /// Say what an image is, how it connects interrupts, and what dirql lacks for it
     #[command(after_help = EXIT_CODES)]
     Inspect {
         /// The driver's image
@@ -58,15 +78,90 @@ enum Command {
         json: bool,
     },
     /// List the device models and their properties
-    Devices,
-    /// List the exports that dirql implements
-    Exports,
+    #[command(after_help = EXIT_CODES)]
+    Devices {
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// List the rules a run judges by
+    #[command(after_help = EXIT_CODES)]
+    Rules {
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// List the exports that dirql implements, with module and highest IRQL
+    #[command(after_help = EXIT_CODES)]
+    Exports {
+        /// Only names that have this in them; * stands for anything
+        pattern: Option<String>,
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
     /// Write headers, import libraries and Iointex, to build a driver with
     #[command(after_help = EXIT_CODES)]
     Sdk {
         /// Where to; made if it is not there
         folder: PathBuf,
     },
+}
+
+impl Command {
+    fn json(&self) -> bool {
+        match self {
+            Self::Run { json, .. }
+            | Self::Inspect { json, .. }
+            | Self::Devices { json }
+            | Self::Rules { json }
+            | Self::Exports { json, .. } => *json,
+            Self::Sdk { .. } => false,
+            Self::Explore(e) => e.json(),
+            Self::Replay(r) => r.json(),
+        }
+    }
+}
+
+/// What a command prints, where, and how it ended.
+struct Said {
+    text: String,
+    verdict: Verdict,
+    /// It is an error, for standard error.
+    error: bool,
+}
+
+impl Said {
+    fn ok(text: String) -> Self {
+        Self { text, verdict: Verdict::Ok, error: false }
+    }
+
+    fn report(report: &RunReport, json: bool, colour: Colour) -> Self {
+        let error = !json && report.input.is_some();
+        let text = if json {
+            format!("{}\n", report.to_json())
+        } else if error {
+            report.to_text(coloured(colour, std::io::stderr().is_terminal()))
+        } else {
+            report.to_text(coloured(colour, std::io::stdout().is_terminal()))
+        };
+        Self { text, verdict: report.verdict, error }
+    }
+
+    /// A report after its events, when it has any.
+    fn traced(report: &RunReport, json: bool, colour: Colour) -> Self {
+        let mut text = String::new();
+        for event in &report.events {
+            text += &if json {
+                serde_json::to_string(event).unwrap_or_default()
+            } else {
+                dirql::report::trace_line(event)
+            };
+            text.push('\n');
+        }
+        let said = Self::report(report, json, colour);
+        Self { text: text + &said.text, ..said }
+    }
 }
 
 fn main() -> ExitCode {
@@ -78,86 +173,121 @@ fn main() -> ExitCode {
             *text = info.to_string();
         }
     }));
-    let cli = Cli::parse();
-    let json = matches!(cli.command, Command::Run { json: true, .. } | Command::Inspect { json: true, .. });
-    let (text, verdict) = std::panic::catch_unwind(|| execute(cli.command)).unwrap_or_else(|_| {
-        let what = last.lock().map(|t| t.clone()).unwrap_or_default();
-        let message = format!(
-            "dirql {} panicked; please report this with the image and lab:\n{what}",
-            env!("CARGO_PKG_VERSION")
-        );
-        shown(&RunReport::failed(Verdict::Internal, "internal", message), json)
-    });
-    match std::io::stdout().lock().write_all(text.as_bytes()) {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    let said = match Cli::try_parse_from(&args) {
+        Ok(cli) => {
+            let (json, colour) = (cli.command.json(), cli.color);
+            std::panic::catch_unwind(|| execute(cli.command, colour)).unwrap_or_else(|_| {
+                let what = last.lock().map(|t| t.clone()).unwrap_or_default();
+                let message = format!(
+                    "dirql {} panicked; please report this with the image and lab:\n{what}",
+                    env!("CARGO_PKG_VERSION")
+                );
+                Said::report(&RunReport::failed(Verdict::Internal, "internal", message), json, colour)
+            })
+        }
+        Err(error) => usage(&args, &error),
+    };
+    let written = if said.error {
+        std::io::stderr().lock().write_all(said.text.as_bytes())
+    } else {
+        let mut out = std::io::stdout().lock();
+        out.write_all(said.text.as_bytes()).and_then(|()| out.flush())
+    };
+    match written {
         // Whoever reads has had enough; what the run came to stands.
-        Err(e) if e.kind() != ErrorKind::BrokenPipe => ExitCode::from(Verdict::Input.exit_code()),
-        _ => ExitCode::from(verdict.exit_code()),
+        Err(e) if e.kind() != ErrorKind::BrokenPipe => {
+            // Nothing is left to say it on but this.
+            let _ = writeln!(std::io::stderr().lock(), "error: the output can't be written: {e}");
+            ExitCode::from(Verdict::Input.exit_code())
+        }
+        _ => ExitCode::from(said.verdict.exit_code()),
     }
 }
 
-fn colour() -> bool {
-    std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
+/// A command line that is none, or asks for help.
+fn usage(args: &[OsString], error: &clap::Error) -> Said {
+    let asked = matches!(error.kind(), Usage::DisplayHelp | Usage::DisplayVersion);
+    let before_dashes = args.iter().take_while(|a| *a != "--");
+    if !asked && before_dashes.clone().any(|a| a == "--json") {
+        // The first paragraph says what is wrong; the rest is for a person.
+        let text = error.render().to_string();
+        let whole: Vec<&str> = text.lines().map(str::trim).take_while(|l| !l.starts_with("Usage:")).collect();
+        let message = whole.iter().filter(|l| !l.is_empty()).copied().collect::<Vec<_>>().join("; ");
+        let message = message.strip_prefix("error: ").unwrap_or(&message).to_owned();
+        let report: RunReport =
+            InputError::new(None, message, Some("`dirql help` lists the commands")).into();
+        return Said::report(&report, true, Colour::Never);
+    }
+    let mut wanted = Colour::Auto;
+    for (i, arg) in before_dashes.enumerate() {
+        let next = args.get(i + 1).and_then(|a| a.to_str());
+        wanted = match (arg.to_str(), next) {
+            (Some("--color=always"), _) | (Some("--color"), Some("always")) => Colour::Always,
+            (Some("--color=never"), _) | (Some("--color"), Some("never")) => Colour::Never,
+            _ => wanted,
+        };
+    }
+    let terminal = if asked { std::io::stdout().is_terminal() } else { std::io::stderr().is_terminal() };
+    let rendered = error.render();
+    let text = if coloured(wanted, terminal) { rendered.ansi().to_string() } else { rendered.to_string() };
+    let verdict = if asked { Verdict::Ok } else { Verdict::Input };
+    Said { text, verdict, error: !asked }
 }
 
-fn shown(report: &RunReport, json: bool) -> (String, Verdict) {
-    let text = if json { format!("{}\n", report.to_json()) } else { report.to_text(colour()) };
-    (text, report.verdict)
+fn coloured(wanted: Colour, terminal: bool) -> bool {
+    match wanted {
+        Colour::Always => true,
+        Colour::Never => false,
+        Colour::Auto => terminal && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty()),
+    }
 }
 
 /// Does a command: what to print, and how it ended.
-fn execute(command: Command) -> (String, Verdict) {
+fn execute(command: Command, colour: Colour) -> Said {
     match command {
         Command::Run { image, lab, json, trace, budget, cpus } => {
-            let options = RunOptions { image, lab, trace, budget, cpus };
-            let report = dirql::run(&options);
-            let mut text = String::new();
-            for event in &report.events {
-                text += &if json {
-                    serde_json::to_string(event).unwrap_or_default()
-                } else {
-                    dirql::report::trace_line(event)
-                };
-                text.push('\n');
-            }
-            let (report_text, verdict) = shown(&report, json);
-            (text + &report_text, verdict)
+            Said::traced(&dirql::run(&RunOptions { image, lab, trace, budget, cpus }), json, colour)
+        }
+        Command::Explore(explore) => {
+            let json = explore.json();
+            let (text, verdict) = explore.execute();
+            Said { text, verdict, error: !json && verdict == Verdict::Input }
+        }
+        Command::Replay(replay) => {
+            let json = replay.json();
+            Said::traced(&replay.execute(), json, colour)
         }
         Command::Inspect { image, json } => match dirql::inspect(&image) {
             Ok(report) => {
-                let missing = report.imports.iter().any(|i| !i.implemented);
+                let verdict = if report.missing().next().is_some() { Verdict::Missing } else { Verdict::Ok };
                 let text = if json {
-                    format!(
-                        "{}\n",
-                        serde_json::json!({ "dirql": env!("CARGO_PKG_VERSION"), "inspect": report })
-                    )
+                    let mut object = show::object(verdict, "inspect", &report);
+                    let lacks = report.missing().map(|i| {
+                        let message = format!(
+                            "{}!{} is not implemented ({} of {} surveyed drivers import it)",
+                            i.module, i.name, i.drivers, report.surveyed
+                        );
+                        dirql::Finding::new("missing", message)
+                    });
+                    object["findings"] = serde_json::json!(lacks.collect::<Vec<_>>());
+                    format!("{object}\n")
                 } else {
-                    let mut text =
-                        format!("{}: {:#x} bytes, entry {:#x}\n", report.image, report.size, report.entry);
-                    for i in &report.imports {
-                        let mark = if i.implemented { " " } else { "missing" };
-                        text += &format!("  {mark:7} {}!{}\n", i.module, i.name);
-                    }
-                    text
+                    show::inspect(&report)
                 };
-                (text, if missing { Verdict::Missing } else { Verdict::Ok })
+                Said { text, verdict, error: false }
             }
-            Err(error) => shown(&error.into(), json),
+            Err(error) => Said::report(&error.into(), json, colour),
         },
-        Command::Devices => {
-            let mut text = String::new();
-            for m in dirql::models::MODELS {
-                let yet = if m.available { "" } else { " (not in this dirql yet)" };
-                text += &format!("{:10} {} {}{yet}\n", m.name, m.id, m.summary);
-                for p in m.properties {
-                    text += &format!("{:12} {}: {}\n", "", p.name, p.summary);
-                }
-            }
-            (text, Verdict::Ok)
-        }
-        Command::Sdk { folder } => sdk::run(&folder, |report| shown(report, false)),
-        Command::Exports => {
-            let text = dirql::exports().iter().map(|e| format!("{}!{}\n", e.module, e.name)).collect();
-            (text, Verdict::Ok)
-        }
+        Command::Devices { json } => Said::ok(if json { show::devices_json() } else { show::devices() }),
+        Command::Rules { json } => Said::ok(if json { show::rules_json() } else { show::rules() }),
+        Command::Exports { pattern, json } => match show::exports(pattern.as_deref(), json) {
+            Ok(text) => Said::ok(text),
+            Err(error) => Said::report(&error.into(), json, colour),
+        },
+        Command::Sdk { folder } => match sdk::write(&folder) {
+            Ok(text) => Said::ok(text),
+            Err(error) => Said::report(&error.into(), false, colour),
+        },
     }
 }

@@ -3,10 +3,13 @@
 use std::fs;
 use std::path::Path;
 
-use dirql::{InputError, RunReport, Verdict};
+use dirql::InputError;
 
 /// Writes every file under `folder`, and says which; files of other names there are left alone.
-pub(crate) fn write(folder: &Path) -> Result<String, RunReport> {
+///
+/// # Errors
+/// A file or folder can't be written.
+pub(crate) fn write(folder: &Path) -> Result<String, InputError> {
     let mut text = String::new();
     for file in dirql::sdk::files() {
         let to = folder.join(file.path);
@@ -17,12 +20,4 @@ pub(crate) fn write(folder: &Path) -> Result<String, RunReport> {
         text += &format!("{} ({} bytes)\n", to.display(), file.data.len());
     }
     Ok(text)
-}
-
-/// What the command prints, and how it ended.
-pub(crate) fn run(folder: &Path, shown: impl Fn(&RunReport) -> (String, Verdict)) -> (String, Verdict) {
-    match write(folder) {
-        Ok(text) => (text, Verdict::Ok),
-        Err(report) => shown(&report),
-    }
 }

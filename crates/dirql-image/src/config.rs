@@ -13,6 +13,12 @@ pub struct LoadConfig {
     pub guard_cf_check_function_pointer_rva: Option<u32>,
     /// The pointer to the routine that checks and makes an indirect call.
     pub guard_cf_dispatch_function_pointer_rva: Option<u32>,
+    /// As the check pointer, for calls whose type is checked too (XFG).
+    pub guard_xfg_check_function_pointer_rva: Option<u32>,
+    /// As the dispatch pointer, for calls whose type is checked too.
+    pub guard_xfg_dispatch_function_pointer_rva: Option<u32>,
+    /// As the dispatch pointer, for calls through a table whose type is checked too.
+    pub guard_xfg_table_dispatch_function_pointer_rva: Option<u32>,
     /// The table of valid indirect call targets.
     pub guard_cf_function_table_rva: Option<u32>,
     /// Entries in that table.
@@ -78,6 +84,12 @@ pub(crate) fn load_config(image: &[u8], dir: Directory, base: u64) -> Result<Opt
         security_cookie_rva: pointer(0x58, "SecurityCookie")?,
         guard_cf_check_function_pointer_rva: pointer(0x70, "GuardCFCheckFunctionPointer")?,
         guard_cf_dispatch_function_pointer_rva: pointer(0x78, "GuardCFDispatchFunctionPointer")?,
+        guard_xfg_check_function_pointer_rva: pointer(0x118, "GuardXFGCheckFunctionPointer")?,
+        guard_xfg_dispatch_function_pointer_rva: pointer(0x120, "GuardXFGDispatchFunctionPointer")?,
+        guard_xfg_table_dispatch_function_pointer_rva: pointer(
+            0x128,
+            "GuardXFGTableDispatchFunctionPointer",
+        )?,
         guard_cf_function_table_rva: pointer(0x80, "GuardCFFunctionTable")?,
         guard_cf_function_count: u64_field(0x88),
         guard_flags: if size >= 0x94 { bytes::u32_at(image, at + 0x90).unwrap_or(0) } else { 0 },

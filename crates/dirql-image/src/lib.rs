@@ -19,6 +19,7 @@ mod headers;
 mod imports;
 mod map;
 mod reloc;
+pub mod symbols;
 mod unwind;
 
 pub use config::{LoadConfig, Pdb, Resources};
@@ -27,6 +28,7 @@ pub use exports::{Export, ExportTarget};
 pub use headers::MAX_IMAGE;
 pub use imports::{Import, Symbol};
 pub use map::Protection;
+pub use symbols::{Place, Symbols};
 pub use unwind::{RuntimeFunction, ScopeRecord, UnwindCode, UnwindHandler, UnwindInfo, UnwindOp};
 
 use std::{ops::Range, sync::Arc};
@@ -74,6 +76,7 @@ pub struct Image {
     pub resources: Option<Resources>,
     /// Where the debug symbols are, from the debug directory.
     pub pdb: Option<Pdb>,
+    function_entries: Vec<u32>,
     relocations: Range<u32>,
     image_base_offset: u32,
     mapped: Arc<[u8]>,
@@ -125,6 +128,7 @@ impl Image {
         let load_config = config::load_config(&mapped, dir(10), h.image_base)?;
         reloc::check(&mapped, dir(5))?;
         let (exports, export_name) = exports::parse(&mapped, dir(0))?;
+        let (functions, function_entries) = unwind::table(&mapped, dir(3))?;
         Ok(Self {
             entry_rva: h.entry_rva,
             preferred_base: h.image_base,
@@ -142,7 +146,8 @@ impl Image {
             delay_imports: imports::parse_delayed(&mapped, dir(13))?,
             exports,
             export_name,
-            functions: unwind::table(&mapped, dir(3))?,
+            functions,
+            function_entries,
             load_config,
             resources: config::resources(&mapped, dir(2))?,
             pdb: config::pdb(&mapped, dir(6)),

@@ -109,11 +109,11 @@ fn entry_at(image: &[u8], rva: u32) -> Option<RuntimeFunction> {
     })
 }
 
-/// The exception table, sorted; entries that are all zero are padding.
-pub(crate) fn table(image: &[u8], dir: Directory) -> Result<Vec<RuntimeFunction>, ImageError> {
+/// The exception table, sorted, and where each entry lies; entries that are all zero are padding.
+pub(crate) fn table(image: &[u8], dir: Directory) -> Result<(Vec<RuntimeFunction>, Vec<u32>), ImageError> {
     let mut all = Vec::new();
     if dir.rva == 0 || dir.size == 0 {
-        return Ok(all);
+        return Ok((vec![], vec![]));
     }
     if bytes::slice(image, dir.rva.into(), dir.size.into()).is_none() {
         return Err(bad(dir.rva, format!("its {:#x} bytes do not lie inside the image", dir.size)));
@@ -136,16 +136,16 @@ pub(crate) fn table(image: &[u8], dir: Directory) -> Result<Vec<RuntimeFunction>
                 format!("the unwind information of {:#x} is at {:#x}, outside the image", f.begin, f.unwind),
             ));
         }
-        all.push(f);
+        all.push((f, at));
     }
     all.sort();
-    if let Some(w) = all.windows(2).find(|w| w[0].end > w[1].begin) {
+    if let Some(w) = all.windows(2).find(|w| w[0].0.end > w[1].0.begin) {
         return Err(bad(
-            w[1].begin,
-            format!("the functions at {:#x} and {:#x} overlap", w[0].begin, w[1].begin),
+            w[1].0.begin,
+            format!("the functions at {:#x} and {:#x} overlap", w[0].0.begin, w[1].0.begin),
         ));
     }
-    Ok(all)
+    Ok(all.into_iter().unzip())
 }
 
 impl Image {
@@ -166,6 +166,13 @@ impl Image {
             f.unwind = other.unwind;
         }
         None
+    }
+
+    /// RVA of the exception-table entry that covers `rva`, as RtlLookupFunctionEntry gives it.
+    #[must_use]
+    pub fn lookup_entry(&self, rva: u32) -> Option<u32> {
+        let i = self.functions.partition_point(|f| f.begin <= rva).checked_sub(1)?;
+        (rva < self.functions.get(i)?.end).then(|| self.function_entries.get(i).copied()).flatten()
     }
 
     /// Reads the UNWIND_INFO at `rva` (the `unwind` of a [`RuntimeFunction`]).

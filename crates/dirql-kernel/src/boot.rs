@@ -9,6 +9,7 @@ use dirql_machine::Machine;
 use dirql_mem::{Prot, Va};
 
 use crate::cx::Cx;
+use crate::identity::{self, Setting};
 use crate::interrupt::Interrupts;
 use crate::io::IoState;
 use crate::kernel::{Kernel, Proc};
@@ -33,8 +34,10 @@ pub struct Boot {
     pub image: Arc<Image>,
     /// Devices and workload.
     pub plan: Plan,
-    /// The registry at start.
-    pub registry: Registry,
+    /// Values of each device's hardware key (its `Device Parameters`), in the order of the plan's devices.
+    pub device_settings: Vec<Vec<Setting>>,
+    /// Values of the service key and below it.
+    pub service_settings: Vec<Setting>,
     /// Instructions the run may retire.
     pub budget: u64,
     /// Record every export call.
@@ -57,14 +60,18 @@ impl System {
             next_thread: 1,
             modules: Modules::default(),
             pool: Pool::default(),
-            registry: boot.registry,
+            registry: Registry::default(),
             ke: crate::exports::ke::KeState::default(),
             io: IoState::default(),
             interrupts: Interrupts::new(boot.config, cpus as u32),
             life: Life::default(),
             windows_build: boot.windows_build,
             events: vec![],
+            events_lost: 0,
             trace_exports: boot.trace_exports,
+            trace: None,
+            step: 0,
+            begun: BTreeMap::new(),
         };
         let mut cx = Cx { m: &mut machine, k: &mut kernel, cpu: 0 };
         for cpu in 0..cpus {
@@ -76,6 +83,18 @@ impl System {
         let module = loader::map_driver(&mut cx, &boot.image_name, boot.image)?;
         let service =
             boot.image_name.rsplit_once('.').map_or(boot.image_name.as_str(), |(stem, _)| stem).to_owned();
+        let mut settings = boot.device_settings.into_iter();
+        let devices: Vec<_> =
+            boot.plan.devices.iter().map(|d| (d.clone(), settings.next().unwrap_or_default())).collect();
+        identity::populate(
+            &mut cx.k.registry,
+            cx.m,
+            &service,
+            boot.windows_build,
+            &devices,
+            &boot.service_settings,
+        )
+        .map_err(|e| Stop::Internal(format!("the registry at start: {e:?}")))?;
         life::begin(&mut cx, module, &service, boot.plan)?;
         Ok(Self::new(machine, kernel, boot.budget))
     }

@@ -33,6 +33,8 @@ pub enum Outcome {
     Spin(Then),
     /// Try the same export again after others ran (the export call is not consumed).
     Retry,
+    /// The registers are already those to go on with: an exception was handled.
+    Resume,
     /// The context is done: a thread ends, an ISR or DPC activation is left.
     End,
 }

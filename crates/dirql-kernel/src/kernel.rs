@@ -14,6 +14,7 @@ use crate::loader::Modules;
 use crate::pool::Pool;
 use crate::registry::Registry;
 use crate::thread::Thread;
+use crate::trace::Mark;
 
 /// An ISR or DPC activation on a processor: what it interrupted and the kernel routines in progress in it.
 #[derive(Clone, Debug)]
@@ -30,6 +31,31 @@ pub struct Activation {
     pub call_rsp: Option<u64>,
     /// When it began (virtual ns).
     pub since: u64,
+    /// Which activation it is.
+    pub context: Context,
+}
+
+/// Who acts: named so that the same activity has the same name in every schedule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Context {
+    /// A thread, by number.
+    Thread(u32),
+    /// The `n`-th service of a vector.
+    Isr {
+        /// The vector.
+        vector: u8,
+        /// Which service of it, from 0.
+        n: u32,
+    },
+    /// The `n`-th drain of a processor's DPC queue.
+    Dpc {
+        /// The processor.
+        cpu: u32,
+        /// Which drain, from 0.
+        n: u32,
+    },
+    /// Nothing: an idle processor.
+    Idle,
 }
 
 /// What an activation is.
@@ -57,6 +83,9 @@ pub struct Proc {
     /// End of the current thread's quantum (virtual ns).
     pub quantum_end: u64,
 }
+
+/// The most events that wait to be taken: a guest that prints for ever can't fill the host's memory.
+pub const MOST_EVENTS: usize = 2_000_000;
 
 /// The kernel.
 #[derive(Clone, Debug)]
@@ -89,14 +118,59 @@ pub struct Kernel {
     pub windows_build: u32,
     /// Events since the embedder last took them.
     pub events: Vec<Event>,
+    /// Events that were not kept, because [`MOST_EVENTS`] wait to be taken.
+    pub events_lost: u64,
     /// Record every export call as an event.
     pub trace_exports: bool,
+    /// What was done to memory and to the kernel, for explorers and observers; none is recorded by default.
+    pub trace: Option<Vec<Mark>>,
+    /// The step being carried out.
+    pub(crate) step: u64,
+    /// Activations begun so far: of each vector, of each processor's DPC queue.
+    pub(crate) begun: BTreeMap<(bool, u32), u32>,
 }
 
 impl Kernel {
     /// Records an event.
     pub fn record(&mut self, at: u64, cpu: Option<u32>, irql: u8, kind: EventKind) {
+        // How the run ended is always told.
+        if self.events.len() >= MOST_EVENTS && !matches!(kind, EventKind::BugCheck { .. }) {
+            self.events_lost = self.events_lost.saturating_add(1);
+            return;
+        }
         self.events.push(Event { at, cpu, irql, kind });
+    }
+
+    /// Names the activation that begins on `cpu`.
+    pub(crate) fn new_context(&mut self, cpu: usize, kind: &ActivationKind) -> Context {
+        let key = match kind {
+            ActivationKind::Isr(vector) => (true, u32::from(*vector)),
+            ActivationKind::Dpc => (false, cpu as u32),
+        };
+        let count = self.begun.entry(key).or_insert(0);
+        let n = *count;
+        *count += 1;
+        match kind {
+            ActivationKind::Isr(vector) => Context::Isr { vector: *vector, n },
+            ActivationKind::Dpc => Context::Dpc { cpu: cpu as u32, n },
+        }
+    }
+
+    /// Who acts on `cpu`.
+    #[must_use]
+    pub fn context(&self, cpu: usize) -> Context {
+        let proc = &self.procs[cpu];
+        match (proc.nest.last(), proc.current) {
+            (Some(a), _) => a.context,
+            (None, Some(id)) => Context::Thread(id),
+            (None, None) => Context::Idle,
+        }
+    }
+
+    /// Whether nothing runs on `cpu`: no thread and no activation.
+    #[must_use]
+    pub fn idle(&self, cpu: usize) -> bool {
+        self.procs[cpu].current.is_none() && self.procs[cpu].nest.is_empty()
     }
 
     /// The thread running on `cpu`, or interrupted there.

@@ -44,6 +44,10 @@ pub struct PlanDevice {
     pub wants: Wants,
     /// Wanted DIRQLs: none, one, or one an interrupt.
     pub irqls: Vec<u8>,
+    /// Its interrupt policy.
+    pub policy: Policy,
+    /// Its interrupt priority.
+    pub priority: Priority,
     /// Does the driver under test get it?
     pub driven: bool,
 }
@@ -210,6 +214,13 @@ pub struct Life {
     driver_object: u64,
     module: usize,
     started: Vec<bool>,
+    /// A job is being done by the loop of [`next`], and it asks for the next one.
+    turning: bool,
+    again: bool,
+    /// Devices whose surprise removal was sent: only the remove may follow.
+    surprised: Vec<bool>,
+    /// Devices whose remove was sent: nothing may follow.
+    removed: Vec<bool>,
     doing: BTreeMap<usize, String>,
 }
 
@@ -254,6 +265,8 @@ pub enum LifeThen {
     Finished(usize, Box<Pending>),
     /// DriverUnload returned.
     Unloaded(usize),
+    /// A step that waits is over.
+    Waited(usize, Box<Step>),
 }
 
 impl Life {
@@ -310,15 +323,26 @@ pub fn begin(cx: &mut Cx<'_>, module: usize, service: &str, plan: Plan) -> std::
         };
         let id = format!("{:04x}:{:04x}", vendor, product);
         cx.event(EventKind::DeviceFound { name, model, id, bars, interrupts });
-        if d.driven && !plan.manual {
+        // A device is enumerated whoever starts it.
+        if d.driven {
             jobs.push_back(Job::AddDevice(i));
-            jobs.push_back(Job::Start(i));
+            if !plan.manual {
+                jobs.push_back(Job::Start(i));
+            }
         }
     }
-    for name in plan.threads.keys() {
-        jobs.push_back(Job::Spawn(name.clone()));
+    // A thread begins where its first step stands: what the workload did before is done.
+    let mut threads: Vec<(u32, &String)> =
+        plan.threads.iter().filter_map(|(name, steps)| Some((steps.first()?.index, name))).collect();
+    threads.sort_unstable();
+    let mut threads = threads.into_iter().peekable();
+    for step in &plan.steps {
+        while let Some((_, name)) = threads.next_if(|(index, _)| *index < step.index) {
+            jobs.push_back(Job::Spawn(name.clone()));
+        }
+        jobs.push_back(Job::Step(Box::new(step.clone())));
     }
-    jobs.extend(plan.steps.iter().cloned().map(|s| Job::Step(Box::new(s))));
+    jobs.extend(threads.map(|(_, name)| Job::Spawn(name.clone())));
     jobs.push_back(Job::JoinThreads);
     jobs.push_back(Job::CloseAll);
     if !plan.manual {
@@ -336,6 +360,8 @@ pub fn begin(cx: &mut Cx<'_>, module: usize, service: &str, plan: Plan) -> std::
     jobs.push_back(Job::Done);
     let life = &mut cx.k.life;
     life.started = vec![false; plan.devices.len()];
+    life.surprised = vec![false; plan.devices.len()];
+    life.removed = vec![false; plan.devices.len()];
     life.plan = plan;
     life.driver_object = object;
     life.module = module;
@@ -376,10 +402,20 @@ fn make_driver_object(cx: &mut Cx<'_>, module: usize, service: &str) -> std::res
 }
 
 impl LifeThen {
+    /// Does it run a request that an application made (a step), rather than one of the system's own?
+    pub(crate) fn is_system_service(&self) -> bool {
+        matches!(self, Self::Sent(_, p) | Self::Finished(_, p)
+            if p.step.as_ref().is_some_and(|s| !matches!(s.action, Do::Pnp { .. } | Do::Power { .. })))
+    }
+
     pub(crate) fn resume(self, cx: &mut Cx<'_>, value: u64) -> Result {
         let status = value as u32;
         match self {
             Self::Next(q) => next(cx, q),
+            Self::Waited(q, step) => {
+                end_step(cx, &step, None, None, None, 0);
+                next(cx, q)
+            }
             Self::Entered(q) => {
                 let image = cx.k.modules.drivers[cx.k.life.module].name.clone();
                 cx.event(EventKind::DriverEntry { image, status });
@@ -388,6 +424,7 @@ impl LifeThen {
                     cx.k.life.done = true;
                     return Ok(Outcome::End);
                 }
+                entered(cx, q)?;
                 next(cx, q)
             }
             Self::Added(q, i) => {
@@ -439,6 +476,30 @@ impl LifeThen {
             }
         }
     }
+}
+
+/// DriverEntry succeeded. The I/O manager ends the initialisation of the devices it made; and a driver without
+/// AddDevice is a legacy one: no device is given to it, and the hardware stays as the firmware left it, decoding.
+fn entered(cx: &mut Cx<'_>, q: usize) -> std::result::Result<(), Stop> {
+    let object = cx.k.life.driver_object;
+    let mut at = cx.r64(object + driver::DEVICE)?;
+    for _ in 0..1024 {
+        if at == 0 {
+            break;
+        }
+        let flags = cx.r32(at + device::FLAGS)?;
+        // DO_DEVICE_INITIALIZING.
+        cx.w32(at + device::FLAGS, flags & !0x80)?;
+        at = cx.r64(at + device::NEXT)?;
+    }
+    if cx.r64(cx.r64(object + 0x30)? + 8)? != 0 {
+        return Ok(());
+    }
+    cx.k.life.queues[q].retain(|j| !matches!(j, Job::AddDevice(_) | Job::Start(_) | Job::PnpMinor(..)));
+    for d in cx.k.life.plan.devices.clone() {
+        crate::board::enable_decoding(cx.m, d.machine);
+    }
+    Ok(())
 }
 
 fn wait_irp(q: usize, pending: Box<Pending>) -> Result {
@@ -503,6 +564,8 @@ fn after_pnp(cx: &mut Cx<'_>, q: usize, i: usize, minor: u8, status: u32) -> std
             cx.k.life.queues[q].push_front(Job::PnpMinor(i, 3));
         }
         4 => cx.k.life.started[i] = false,
+        2 => cx.k.life.removed[i] = true,
+        0x17 => cx.k.life.surprised[i] = true,
         _ => {}
     }
     Ok(())
@@ -553,8 +616,24 @@ fn end_step(
     cx.event(EventKind::Step { index, what, status, outcome: outcome.unwrap_or(StepOutcome::Done) });
 }
 
-/// Does the next job of a queue.
+/// Does the next job of a queue, and those after it that end at once. A job ends by calling this; the call only asks
+/// for another turn of the loop, so that a million steps need no deeper stack than one.
 fn next(cx: &mut Cx<'_>, q: usize) -> Result {
+    if cx.k.life.turning {
+        cx.k.life.again = true;
+        return Ok(Outcome::End);
+    }
+    loop {
+        cx.k.life.turning = true;
+        let outcome = next_job(cx, q);
+        cx.k.life.turning = false;
+        if !std::mem::take(&mut cx.k.life.again) {
+            return outcome;
+        }
+    }
+}
+
+fn next_job(cx: &mut Cx<'_>, q: usize) -> Result {
     cx.k.life.doing.remove(&q);
     let Some(job) = cx.k.life.queues[q].pop_front() else { return Ok(Outcome::End) };
     match job {
@@ -574,15 +653,10 @@ fn next(cx: &mut Cx<'_>, q: usize) -> Result {
         Job::AddDevice(i) => {
             let object = cx.k.life.driver_object;
             let add = cx.r64(cx.r64(object + 0x30)? + 8)?;
-            if add == 0 {
-                return Err(
-                    cx.missing("a legacy driver (one that sets no AddDevice) on a Plug and Play device")
-                );
-            }
             let pdo = cx.k.io.pdos[i].object;
             call(add, vec![object, pdo], LifeThen::Added(q, i))
         }
-        Job::Start(i) => start(cx, q, i),
+        Job::Start(i) => start(cx, q, i, None),
         Job::Spawn(name) => {
             let steps = cx.k.life.plan.threads.get(&name).cloned().unwrap_or_default();
             cx.k.life.queues.push(steps.into_iter().map(|s| Job::Step(Box::new(s))).collect());
@@ -617,7 +691,15 @@ fn next(cx: &mut Cx<'_>, q: usize) -> Result {
             cx.k.life.queues[q].push_front(Job::CloseAll);
             close(cx, q, &name, None)
         }
-        Job::PnpMinor(i, minor) => pnp(cx, q, i, minor, None),
+        Job::PnpMinor(i, minor) => {
+            let l = &cx.k.life;
+            let moot = match minor {
+                5 | 4 => l.removed[i] || l.surprised[i] || !l.started[i],
+                1 => l.removed[i] || l.surprised[i],
+                _ => l.removed[i],
+            };
+            if moot { next(cx, q) } else { pnp(cx, q, i, minor, None) }
+        }
         Job::Unload => {
             let unload = cx.r64(cx.k.life.driver_object + driver::UNLOAD)?;
             if unload == 0 {
@@ -673,7 +755,7 @@ fn pnp(cx: &mut Cx<'_>, q: usize, i: usize, minor: u8, step: Option<Box<Step>>) 
 }
 
 /// Arbitration, then IRP_MN_START_DEVICE with the raw and translated lists (spec 2.3, 6.3).
-fn start(cx: &mut Cx<'_>, q: usize, i: usize) -> Result {
+fn start(cx: &mut Cx<'_>, q: usize, i: usize, step: Option<Box<Step>>) -> Result {
     let d = cx.k.life.plan.devices[i].clone();
     let pdo = cx.k.io.pdos[i].object;
     let kind = match d.wants {
@@ -687,8 +769,8 @@ fn start(cx: &mut Cx<'_>, q: usize, i: usize) -> Result {
         Some(kind) => {
             let wanted = ArbiterRequest {
                 kind,
-                priority: Priority::Normal,
-                policy: Policy::AllProcessors,
+                priority: d.priority,
+                policy: d.policy,
                 irqls: d.irqls.iter().map(|l| Irql(*l)).collect(),
             };
             cx.k.interrupts.arbiter.assign(&wanted).map_err(|e| Stop::MissingFeature {
@@ -788,7 +870,7 @@ fn start(cx: &mut Cx<'_>, q: usize, i: usize) -> Result {
         cx.put(to, &bytes)?;
         cx.w64(next + at, to)?;
     }
-    send(cx, q, pdo, Pending { kind: After::Pnp { device: i, minor: 0 }, ..p })
+    send(cx, q, pdo, Pending { kind: After::Pnp { device: i, minor: 0 }, step, ..p })
 }
 
 /// Programs the interrupt hardware for what was assigned; sources stay masked until a driver connects (spec I-28).
@@ -932,16 +1014,15 @@ fn do_step(cx: &mut Cx<'_>, q: usize, step: Box<Step>) -> Result {
         }
         Do::WaitThread(name) => {
             let object = cx.k.life.threads.get(&name).and_then(|id| cx.k.threads.get(id)).map(|t| t.kthread);
-            done(cx, &step, None);
+            let then = Then::Life(LifeThen::Waited(q, step));
             match object {
-                Some(o) => Ok(Outcome::Wait { wait: Wait::object(o), then: Then::Life(LifeThen::Next(q)) }),
-                None => next(cx, q),
+                Some(o) => Ok(Outcome::Wait { wait: Wait::object(o), then }),
+                None => then.resume(cx, 0),
             }
         }
         Do::Delay(ns) => {
             let until = cx.now().saturating_add(ns);
-            done(cx, &step, None);
-            Ok(Outcome::Wait { wait: Wait::until(until), then: Then::Life(LifeThen::Next(q)) })
+            Ok(Outcome::Wait { wait: Wait::until(until), then: Then::Life(LifeThen::Waited(q, step)) })
         }
         Do::Raise { device, source } => {
             let i = device_index(cx, &device)?;
@@ -964,7 +1045,12 @@ fn do_step(cx: &mut Cx<'_>, q: usize, step: Box<Step>) -> Result {
         Do::Pnp { device, minor } => {
             let i = device_index(cx, &device)?;
             if minor == 0 {
-                return start(cx, q, i);
+                return start(cx, q, i, Some(step));
+            }
+            if minor == 0x17 {
+                // The device is gone before its driver hears of it.
+                let machine = cx.k.life.plan.devices[i].machine;
+                cx.m.detach(machine);
             }
             pnp(cx, q, i, minor, Some(step))
         }

@@ -17,12 +17,22 @@ pub const GATE_BASE: u64 = 0xFFFF_F800_1000_0000;
 pub const GATE_STEP: u64 = 16;
 /// Guest routines called by the kernel return here.
 pub const RETURN_GATE: u64 = GATE_BASE;
+/// A page of the kernel's own guest code, below the gates: the control-flow guard's routines, which drivers call at
+/// every indirect call and which therefore never leave the engine.
+pub const KERNEL_CODE: u64 = GATE_BASE - 0x1000;
+/// The guard's check routine: every target is good.
+const GUARD_CHECK: u64 = KERNEL_CODE;
+/// The guard's dispatch routine: goes to the target in RAX.
+const GUARD_DISPATCH: u64 = KERNEL_CODE + 0x10;
 /// Where drivers are mapped.
 const MODULE_BASE: u64 = 0xFFFF_F800_4000_0000;
 /// Where kernel stacks, device windows and other mappings are put.
 const MAPPING_BASE: u64 = 0xFFFF_C000_0000_0000;
 /// KUSER_SHARED_DATA, which drivers read inline for the time.
 pub const SHARED_DATA: u64 = 0xFFFF_F780_0000_0000;
+
+/// Most frames of a stack in a report.
+const MAX_STACK: usize = 32;
 
 /// What a gate stands for.
 #[derive(Clone, Debug)]
@@ -118,7 +128,10 @@ impl Modules {
     pub fn describe(&self, va: u64) -> String {
         match (self.locate(va), self.gate(va)) {
             (Some((m, rva)), _) => format!("{}+{rva:#x}", m.name),
-            (_, Some(Resolved::Export(e))) => format!("nt!{}", e.name),
+            (_, Some(Resolved::Export(e))) => {
+                let module = if documented_module(e.name) == "hal.dll" { "hal" } else { "nt" };
+                format!("{module}!{}", e.name)
+            }
             _ => format!("{va:#x}"),
         }
     }
@@ -136,6 +149,12 @@ pub(crate) fn map_kernel(cx: &mut Cx<'_>) -> Result<(), Stop> {
     }
     // Room for every import a driver may add; pages are made as gates are.
     map_gates(cx)?;
+    let pa = cx.m.mem.alloc_frames(1)?;
+    cx.m.mem.map_ram(Va(KERNEL_CODE), pa, 1, Prot::READ | Prot::WRITE);
+    cx.put(KERNEL_CODE, &[0xCC; PAGE_SIZE])?;
+    cx.put(GUARD_CHECK, &[0xC3])?; // ret
+    cx.put(GUARD_DISPATCH, &[0xFF, 0xE0])?; // jmp rax
+    cx.m.mem.protect(Va(KERNEL_CODE), 1, Prot::READ | Prot::EXEC);
     let mut table = data::DATA.iter().filter(|(name, _)| windows::since(name) <= windows).peekable();
     while table.peek().is_some() {
         let page = cx.k.modules.reserve(0x1000);
@@ -148,9 +167,7 @@ pub(crate) fn map_kernel(cx: &mut Cx<'_>) -> Result<(), Stop> {
             cx.k.modules.by_name.insert((*name).to_owned(), at);
         }
     }
-    let pa = cx.m.mem.alloc_frames(1)?;
-    cx.m.mem.map_ram(Va(SHARED_DATA), pa, 1, Prot::READ);
-    update_shared_data(cx)
+    crate::shared_data::map(cx)
 }
 
 fn map_gates(cx: &mut Cx<'_>) -> Result<(), Stop> {
@@ -167,25 +184,13 @@ fn map_gates(cx: &mut Cx<'_>) -> Result<(), Stop> {
     Ok(())
 }
 
-/// Brings KUSER_SHARED_DATA up to date: InterruptTime at 0x8, SystemTime at 0x14, TickCount at 0x320 (ntddk.h).
-pub(crate) fn update_shared_data(cx: &mut Cx<'_>) -> Result<(), Stop> {
-    let now = cx.now() / 100;
-    let system = crate::timer::system_time(cx);
-    for (at, value) in [(0x8, now), (0x14, system), (0x320, now / 156_250)] {
-        cx.w32(SHARED_DATA + at, value as u32)?;
-        cx.w32(SHARED_DATA + at + 4, (value >> 32) as u32)?;
-        cx.w32(SHARED_DATA + at + 8, (value >> 32) as u32)?;
-    }
-    cx.w32(SHARED_DATA + 4, 0x0fa0_0000)?;
-    Ok(())
-}
-
 /// Imports of an image that are not implemented.
 #[must_use]
 pub fn missing_imports(image: &Image) -> Vec<MissingImport> {
     image
         .imports
         .iter()
+        .chain(&image.delay_imports)
         .filter_map(|i| {
             let (module, name) = (i.module.clone(), symbol_name(&i.symbol));
             (!implemented(&module, &name)).then_some(MissingImport { module, name })
@@ -200,17 +205,55 @@ fn symbol_name(symbol: &Symbol) -> String {
     }
 }
 
-fn ours(module: &str) -> bool {
+/// Is this module one that dirql stands for? From Windows 10 on, `hal.dll` forwards to the kernel and both export
+/// all, so a routine is found under either name.
+#[must_use]
+pub fn provides(module: &str) -> bool {
     matches!(
         module.to_ascii_lowercase().as_str(),
         "ntoskrnl.exe" | "hal.dll" | "ntkrnlpa.exe" | "ntkrnlmp.exe" | "wdm.dll"
     )
 }
 
+/// Routines documented as exports of `hal.dll` (the DLL line of each routine's page); the rest are the kernel's.
+const HAL: &[&str] = &[
+    "ExAcquireFastMutex",
+    "ExReleaseFastMutex",
+    "ExTryToAcquireFastMutex",
+    "IoFlushAdapterBuffers",
+    "IoFreeAdapterChannel",
+    "IoFreeMapRegisters",
+    "IoMapTransfer",
+    "IoReadPartitionTable",
+    "KeFlushWriteBuffer",
+    "KeGetCurrentIrql",
+    "KeLowerIrql",
+    "KeQueryPerformanceCounter",
+    "KeRaiseIrql",
+    "KeRaiseIrqlToDpcLevel",
+    "KeRaiseIrqlToSynchLevel",
+    "KeStallExecutionProcessor",
+    "KfAcquireSpinLock",
+    "KfLowerIrql",
+    "KfRaiseIrql",
+    "KfReleaseSpinLock",
+];
+
+/// The module whose export a routine is documented to be.
+#[must_use]
+pub fn documented_module(name: &str) -> &'static str {
+    let port = name.starts_with("READ_PORT_") || name.starts_with("WRITE_PORT_");
+    if port || name.starts_with("Hal") || HAL.binary_search(&name).is_ok() {
+        "hal.dll"
+    } else {
+        "ntoskrnl.exe"
+    }
+}
+
 /// Is this import one that dirql implements?
 #[must_use]
 pub fn implemented(module: &str, name: &str) -> bool {
-    ours(module)
+    provides(module)
         && (exports::FAMILIES.iter().any(|f| f.iter().any(|e| e.name == name))
             || data::DATA.iter().any(|(n, _)| *n == name))
 }
@@ -227,6 +270,17 @@ pub fn implemented_exports() -> Vec<(&'static str, Option<u8>)> {
     all
 }
 
+/// The linker's value of `__security_cookie`.
+const DEFAULT_COOKIE: u64 = 0x2B99_2DDF_A232;
+/// `IMAGE_GUARD_CF_INSTRUMENTED`.
+const GUARD_INSTRUMENTED: u32 = 0x100;
+
+/// A cookie for the image at `base`: not the default, the high 16 bits clear so that no string copy can write it.
+fn cookie(base: u64) -> u64 {
+    let mixed = base.wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(23) & 0xFFFF_FFFF_FFFF;
+    if matches!(mixed, 0 | DEFAULT_COOKIE) { 0x5EED_C001_D00D } else { mixed }
+}
+
 /// Maps a driver: relocated, protected, imports bound. A missing import is bound to a gate that names it when called.
 ///
 /// # Errors
@@ -236,7 +290,7 @@ pub fn map_driver(cx: &mut Cx<'_>, name: &str, image: std::sync::Arc<Image>) -> 
     let lacking: Vec<_> = image
         .imports
         .iter()
-        .filter(|i| ours(&i.module))
+        .filter(|i| provides(&i.module))
         .map(|i| symbol_name(&i.symbol))
         .map(|symbol| (windows::since(&symbol), symbol))
         .filter(|(since, _)| *since > chosen)
@@ -255,9 +309,10 @@ pub fn map_driver(cx: &mut Cx<'_>, name: &str, image: std::sync::Arc<Image>) -> 
     cx.put(base, &bytes)?;
     let mut resolved = 0;
     let mut missing = vec![];
-    for import in &image.imports {
+    // The kernel binds delayed imports at their first call; to bind them now gives the same calls.
+    for import in image.imports.iter().chain(&image.delay_imports) {
         let symbol = symbol_name(&import.symbol);
-        let address = if ours(&import.module) { cx.k.modules.export_address(&symbol) } else { None };
+        let address = if provides(&import.module) { cx.k.modules.export_address(&symbol) } else { None };
         let address = match address {
             Some(a) => {
                 resolved += 1;
@@ -272,19 +327,24 @@ pub fn map_driver(cx: &mut Cx<'_>, name: &str, image: std::sync::Arc<Image>) -> 
     }
     map_gates(cx)?;
     if let Some(config) = &image.load_config {
-        // The loader seeds the cookie when it still has its default, and points the guard checks at routines that
-        // let every target pass: there is no user mode to protect against.
+        // The loader seeds the cookie when it still has the linker's value: another one, of 48 bits.
         if let Some(rva) = config.security_cookie_rva
-            && cx.r64(base + u64::from(rva))? == 0x2B99_2DDF_A232
+            && cx.r64(base + u64::from(rva))? == DEFAULT_COOKIE
         {
-            cx.w64(base + u64::from(rva), 0x0000_5EED_C001_D00D & 0xFFFF_FFFF_FFFF)?;
+            cx.w64(base + u64::from(rva), cookie(base))?;
         }
-        for (rva, export) in [
-            (config.guard_cf_check_function_pointer_rva, "_guard_check_icall"),
-            (config.guard_cf_dispatch_function_pointer_rva, "_guard_dispatch_icall"),
-        ] {
-            if let (Some(rva), Some(to)) = (rva, cx.k.modules.export_address(export)) {
-                cx.w64(base + u64::from(rva), to)?;
+        // An image built without the guard keeps its own routines.
+        if config.guard_flags & GUARD_INSTRUMENTED != 0 {
+            for (rva, to) in [
+                (config.guard_cf_check_function_pointer_rva, GUARD_CHECK),
+                (config.guard_cf_dispatch_function_pointer_rva, GUARD_DISPATCH),
+                (config.guard_xfg_check_function_pointer_rva, GUARD_CHECK),
+                (config.guard_xfg_dispatch_function_pointer_rva, GUARD_DISPATCH),
+                (config.guard_xfg_table_dispatch_function_pointer_rva, GUARD_DISPATCH),
+            ] {
+                if let Some(rva) = rva {
+                    cx.w64(base + u64::from(rva), to)?;
+                }
             }
         }
     }
@@ -309,26 +369,40 @@ pub fn map_driver(cx: &mut Cx<'_>, name: &str, image: std::sync::Arc<Image>) -> 
     Ok(cx.k.modules.drivers.len() - 1)
 }
 
-/// Return addresses into drivers found on the current stack, nearest first: a stack walk by scanning, which may show
-/// a stale frame and says so by being approximate.
-pub(crate) fn walk_stack(cx: &Cx<'_>, rip: u64) -> Vec<String> {
-    let mut out = vec![cx.k.modules.describe(rip)];
-    let rsp = cx.m.cpus[cx.cpu].regs.gpr[4];
-    for slot in 0..256u64 {
-        let Ok(value) = cx.m.mem.read_u64(Va(rsp.wrapping_add(slot * 8))) else { break };
-        if let Some((m, rva)) = cx.k.modules.locate(value)
-            && m.image.sections.iter().any(|s| {
-                s.executable && rva >= u64::from(s.rva) && rva < u64::from(s.rva) + u64::from(s.virtual_size)
-            })
-        {
-            let text = cx.k.modules.describe(value);
-            if out.last() != Some(&text) {
-                out.push(text);
-            }
-        }
-        if out.len() >= 16 {
-            break;
-        }
+/// Where each frame of the current stack executes, innermost first, by the unwind tables. `rip` is the place the
+/// report is about.
+pub(crate) fn walk_stack(cx: &mut Cx<'_>, rip: u64) -> Vec<String> {
+    let mut frames = crate::exception::stack(cx, MAX_STACK);
+    match frames.iter().position(|&pc| pc == rip) {
+        // The kernel routines on top of the place are not the driver's.
+        Some(n) => drop(frames.drain(..n)),
+        None if rip != 0 => frames.insert(0, rip),
+        None => {}
     }
-    out
+    frames.into_iter().map(|pc| cx.k.modules.describe(pc)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_routine_has_its_documented_module() {
+        assert!(HAL.is_sorted());
+        assert_eq!(documented_module("KeStallExecutionProcessor"), "hal.dll");
+        assert_eq!(documented_module("READ_PORT_UCHAR"), "hal.dll");
+        assert_eq!(documented_module("HalGetInterruptVector"), "hal.dll");
+        assert_eq!(documented_module("IoCallDriver"), "ntoskrnl.exe");
+        assert!(implemented("HAL.dll", "IoDeleteDevice") && implemented("ntoskrnl.exe", "IoDeleteDevice"));
+        assert!(!implemented("WDFLDR.SYS", "IoDeleteDevice"));
+    }
+
+    #[test]
+    fn a_cookie_is_its_own_and_fits_48_bits() {
+        for base in (0..64).map(|i| MODULE_BASE + 0x1_0000 * i) {
+            let c = cookie(base);
+            assert!(c != 0 && c != DEFAULT_COOKIE && c >> 48 == 0, "{c:#x}");
+        }
+        assert_ne!(cookie(MODULE_BASE), cookie(MODULE_BASE + 0x1_0000));
+    }
 }

@@ -48,6 +48,8 @@ pub struct PoolBlock {
     pub tag: u32,
     /// Ordinal of the allocation in this run, from 1.
     pub number: u64,
+    /// The driver asked for it; otherwise it is the kernel's own.
+    pub driver: bool,
 }
 
 /// Why a block could not be freed; each is a driver bug.
@@ -196,6 +198,13 @@ impl Pool {
         Ok(self.record(va, size, PoolKind::Contiguous, tag))
     }
 
+    /// Marks a live block as the driver's: what is left of those when the driver is gone has leaked.
+    pub fn hand_over(&mut self, va: u64) {
+        if let Some(block) = self.live.get_mut(&va) {
+            block.driver = true;
+        }
+    }
+
     /// Fills a block with [`UNDEFINED`], for the routines whose memory Windows leaves uninitialized.
     ///
     /// # Errors
@@ -303,7 +312,7 @@ impl Pool {
         self.count += 1;
         self.used += charge(size);
         self.freed.remove(&va);
-        self.live.insert(va, PoolBlock { va, size, kind, tag, number: self.count });
+        self.live.insert(va, PoolBlock { va, size, kind, tag, number: self.count, driver: false });
         va
     }
 

@@ -13,6 +13,10 @@ pub const REG_EXPAND_SZ: u32 = 2;
 pub const REG_BINARY: u32 = 3;
 /// REG_DWORD.
 pub const REG_DWORD: u32 = 4;
+/// REG_NONE.
+pub const REG_NONE: u32 = 0;
+/// REG_QWORD.
+pub const REG_QWORD: u32 = 11;
 /// REG_MULTI_SZ.
 pub const REG_MULTI_SZ: u32 = 7;
 
@@ -53,6 +57,8 @@ pub struct Value {
 #[derive(Clone, Debug)]
 struct Key {
     name: String,
+    class: String,
+    written: u64,
     parent: Option<KeyId>,
     children: BTreeMap<String, KeyId>,
     values: BTreeMap<String, Value>,
@@ -69,8 +75,14 @@ pub struct Registry {
 
 impl Default for Registry {
     fn default() -> Self {
-        let root =
-            Key { name: String::new(), parent: None, children: BTreeMap::new(), values: BTreeMap::new() };
+        let root = Key {
+            name: String::new(),
+            class: String::new(),
+            written: 0,
+            parent: None,
+            children: BTreeMap::new(),
+            values: BTreeMap::new(),
+        };
         Self { keys: BTreeMap::from([(0, root)]), next: 1, bytes: 0, handles: BTreeMap::new() }
     }
 }
@@ -131,6 +143,8 @@ impl Registry {
                 self.next = self.next.checked_add(1).ok_or(RegistryError::Full)?;
                 let child = Key {
                     name: part.to_owned(),
+                    class: String::new(),
+                    written: 0,
                     parent: Some(at),
                     children: BTreeMap::new(),
                     values: BTreeMap::new(),
@@ -210,6 +224,38 @@ impl Registry {
             at = self.keys.get(&parent)?;
         }
         Some(parts.iter().rev().map(|p| format!("\\{p}")).collect())
+    }
+
+    /// The class that a key's maker gave it; empty for most.
+    #[must_use]
+    pub fn class(&self, key: KeyId) -> &str {
+        self.keys.get(&key).map_or("", |k| &k.class)
+    }
+
+    /// Gives a key a class.
+    pub fn set_class(&mut self, key: KeyId, class: &str) {
+        if let Some(k) = self.keys.get_mut(&key) {
+            class.clone_into(&mut k.class);
+        }
+    }
+
+    /// When a key was last written, in 100 ns units since 1601; 0 for what was there before the run.
+    #[must_use]
+    pub fn written(&self, key: KeyId) -> u64 {
+        self.keys.get(&key).map_or(0, |k| k.written)
+    }
+
+    /// Notes that a key was written now.
+    pub fn touch(&mut self, key: KeyId, now: u64) {
+        if let Some(k) = self.keys.get_mut(&key) {
+            k.written = now;
+        }
+    }
+
+    /// The key above another.
+    #[must_use]
+    pub fn parent(&self, key: KeyId) -> Option<KeyId> {
+        self.keys.get(&key)?.parent
     }
 
     /// Does the key still exist?

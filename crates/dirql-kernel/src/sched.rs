@@ -238,19 +238,22 @@ pub(crate) fn terminate_current(cx: &mut Cx<'_>, status: u32) -> Result<(), Stop
     wake_waiters(cx, kthread)
 }
 
+/// The best ready thread for a processor: its priority and its place in that queue.
+pub(crate) fn ready_for(k: &Kernel, cpu: usize) -> Option<(usize, usize)> {
+    (0..32).rev().find_map(|p| {
+        let at =
+            k.ready[p].iter().position(|id| k.threads.get(id).is_some_and(|t| t.affinity >> cpu & 1 == 1))?;
+        Some((p, at))
+    })
+}
+
 /// Gives the processor to the best ready thread when that beats the current one. Call at IRQL below DISPATCH_LEVEL
 /// with no activation in progress.
 pub(crate) fn reschedule(cx: &mut Cx<'_>) {
     let cpu = cx.cpu;
     let now = cx.now();
     let current = cx.k.current_thread(cpu).map(|t| t.priority);
-    let best = (0..32).rev().find_map(|p| {
-        let at = cx.k.ready[p]
-            .iter()
-            .position(|id| cx.k.threads.get(id).is_some_and(|t| t.affinity >> cpu & 1 == 1))?;
-        Some((p, at))
-    });
-    let Some((p, at)) = best else { return };
+    let Some((p, at)) = ready_for(cx.k, cpu) else { return };
     match current {
         Some(c) if (c as usize) > p => return,
         // Equal priority: round robin when the quantum is over.

@@ -6,11 +6,11 @@
 
 use dirql_event::{Event, EventKind};
 use dirql_machine::Machine;
-use dirql_mem::{MemFault, Va};
-use dirql_x86::{Exception, Exit};
+use dirql_x86::Exit;
 
 use crate::context::{Frame, Outcome};
 use crate::cx::Cx;
+use crate::exception;
 use crate::interrupt;
 use crate::kernel::{ActivationKind, Kernel};
 use crate::loader::{RETURN_GATE, Resolved};
@@ -18,11 +18,14 @@ use crate::sched;
 use crate::stop::{BugCheck, Stop};
 use crate::then::Then;
 use crate::timer;
+use crate::trace::{Mark, What};
 
 /// Longest turn of one processor, in instructions.
 pub const TURN: u64 = 1000;
-/// Turns in a row in which no instruction retires and time stands still before the run is called hung.
-const STALL_TURNS: u32 = 100_000;
+/// Times in a row that idle time may pass while a processor spins for a lock, before the run is called hung.
+const STARVED: u32 = 10_000;
+/// Virtual nanoseconds an export call takes, so that a loop of calls alone still moves the clock.
+const CALL_NS: u64 = 10;
 
 /// The machine and its kernel. A clone continues identically.
 #[derive(Clone)]
@@ -32,7 +35,23 @@ pub struct System {
     /// The kernel.
     pub kernel: Kernel,
     budget: u64,
-    retired: u64,
+    steps: u64,
+    turn: Turn,
+}
+
+/// Where the round of the processors stands.
+#[derive(Clone, Debug, Default)]
+struct Turn {
+    /// The processor whose turn it is.
+    cpu: usize,
+    /// Instructions left in it; none when it has not begun.
+    left: Option<u64>,
+    /// A processor made progress in this round.
+    busy: bool,
+    /// Processors that spin for a lock.
+    spinning: u64,
+    /// Times in a row that time passed only because of them.
+    starved: u32,
 }
 
 /// How a run ended.
@@ -44,17 +63,43 @@ pub enum Ended {
     Stopped(Stop),
 }
 
+/// How a part of a turn ended.
+enum Part {
+    /// The turn goes on.
+    On,
+    /// It is the next processor's turn.
+    Over,
+    /// The step asked for is reached.
+    Limit,
+}
+
+/// How a processor goes on after the kernel saw to it.
+enum Next {
+    /// With what it does.
+    On,
+    /// After the others: it waits by choice (`pause`, `hlt`).
+    Yield,
+    /// After the others: what it waits for is theirs to give.
+    Spin,
+}
+
 impl System {
-    /// A system ready to run for at most `budget` instructions.
+    /// A system ready to run for at most `budget` steps.
     #[must_use]
     pub fn new(machine: Machine, kernel: Kernel, budget: u64) -> Self {
-        Self { machine, kernel, budget, retired: 0 }
+        Self { machine, kernel, budget, steps: 0, turn: Turn::default() }
     }
 
-    /// Instructions retired so far, on all processors.
+    /// Steps so far, on all processors: an instruction is one, and so is a kernel routine's part between two calls of
+    /// the guest. Any two boundaries of a run have different numbers, so a number names a boundary.
     #[must_use]
-    pub fn retired(&self) -> u64 {
-        self.retired
+    pub fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    /// Sets how many steps the run may take in all.
+    pub fn set_budget(&mut self, budget: u64) {
+        self.budget = budget;
     }
 
     /// Takes the events recorded since the last call.
@@ -67,44 +112,151 @@ impl System {
         Cx { m: &mut self.machine, k: &mut self.kernel, cpu }
     }
 
+    /// The processor whose turn it is.
+    #[must_use]
+    pub fn current_cpu(&self) -> usize {
+        self.turn.cpu
+    }
+
+    /// Gives the turn to another processor.
+    pub fn switch_to(&mut self, cpu: usize) {
+        self.turn.cpu = cpu.min(self.kernel.procs.len().saturating_sub(1));
+        self.turn.left = None;
+        self.turn.busy = true;
+    }
+
+    /// Whether a processor would do something if it had the turn: it runs something, an interrupt or a DPC waits for
+    /// it, or a thread is ready for it.
+    #[must_use]
+    pub fn can_run(&self, cpu: usize) -> bool {
+        if self.turn.spinning >> cpu & 1 == 1 {
+            return false;
+        }
+        !self.kernel.idle(cpu)
+            || self.machine.pending_vector(cpu).is_some()
+            || interrupt::dpcs_pending(&self.kernel, cpu)
+            || sched::ready_for(&self.kernel, cpu).is_some()
+    }
+
+    /// Whether another thread is ready that could have this processor when its thread's quantum is over.
+    #[must_use]
+    pub fn can_preempt(&self, cpu: usize) -> bool {
+        let Some(current) = self.kernel.current_thread(cpu) else { return false };
+        self.kernel.procs[cpu].nest.is_empty()
+            && self.machine.cpus[cpu].cr8 < 2
+            && sched::ready_for(&self.kernel, cpu)
+                .is_some_and(|(priority, _)| priority == usize::from(current.priority))
+    }
+
+    /// The quantum of the thread on this processor is over.
+    pub fn end_quantum(&mut self, cpu: usize) {
+        if let Some(proc) = self.kernel.procs.get_mut(cpu) {
+            proc.quantum_end = 0;
+        }
+    }
+
+    /// When the next thing is due that time alone brings: a device's event, a timer, the end of a wait.
+    #[must_use]
+    pub fn next_due(&self) -> Option<u64> {
+        [self.machine.next_event_time(), timer::next_due(&self.kernel), sched::next_deadline(&self.kernel)]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Time passes, without an instruction, until the next thing is due. False when nothing is.
+    pub fn pass_time(&mut self) -> bool {
+        let Some(due) = self.next_due() else { return false };
+        self.machine.advance_to(due);
+        self.turn.left = None;
+        true
+    }
+
     /// Runs to the end.
     pub fn run(&mut self) -> Ended {
         loop {
-            if let Some(end) = self.round() {
+            if let Some(end) = self.run_until(u64::MAX) {
                 return end;
             }
         }
     }
 
-    /// One turn of every processor; gives how the run ended, when it did.
-    pub fn round(&mut self) -> Option<Ended> {
-        let mut busy = false;
-        for cpu in 0..self.kernel.procs.len() {
-            match self.turn(cpu) {
-                Ok(ran) => busy |= ran,
+    /// Runs until [`steps`](Self::steps) is `limit`, or to the end, which it gives. It stops at the boundary before
+    /// the instruction, or before the export's effect, that would be the next step.
+    pub fn run_until(&mut self, limit: u64) -> Option<Ended> {
+        loop {
+            let cpu = self.turn.cpu;
+            match self.part(limit) {
+                Ok(Part::Limit) => return None,
+                Ok(Part::On) => {}
+                Ok(Part::Over) => {
+                    self.turn.left = None;
+                    self.turn.cpu += 1;
+                    if self.turn.cpu >= self.kernel.procs.len() {
+                        self.turn.cpu = 0;
+                        if !std::mem::take(&mut self.turn.busy)
+                            && let Some(end) = self.idle()
+                        {
+                            return Some(end);
+                        }
+                    }
+                }
                 Err(stop) => return Some(Ended::Stopped(self.settle(cpu, stop))),
             }
             if self.kernel.life.done {
                 return Some(Ended::Done);
             }
         }
-        if busy { None } else { self.idle() }
     }
 
-    /// All processors are idle: let time or a device bring something.
+    /// What an instruction of this processor wrote and held back becomes visible.
+    fn release_stores(&mut self, cpu: usize) -> Result<(), Stop> {
+        let machine = &mut self.machine;
+        if machine.cpus[cpu].holds_stores() {
+            machine.cpus[cpu].release_stores(&mut machine.mem)?;
+        }
+        Ok(())
+    }
+
+    /// Runs one instruction whose stores are held back until this processor goes on. False when the processor is not at
+    /// an instruction, or the instruction did not retire: then nothing happened.
+    pub fn split(&mut self) -> bool {
+        let cpu = self.turn.cpu;
+        if self.kernel.idle(cpu) || self.steps >= self.budget {
+            return false;
+        }
+        self.machine.cpus[cpu].hold_stores();
+        let exit = self.machine.run_cpu(cpu, 1);
+        let n = self.machine.retired();
+        self.note_run(cpu, n, &exit);
+        if n == 0 {
+            let machine = &mut self.machine;
+            // Nothing retired, so nothing is held: this only ends the holding.
+            let _ = machine.cpus[cpu].release_stores(&mut machine.mem);
+            return false;
+        }
+        self.steps += n;
+        self.progress(cpu);
+        true
+    }
+
+    /// All processors are idle, or spin: let time or a device bring something.
     fn idle(&mut self) -> Option<Ended> {
+        if self.turn.spinning == 0 {
+            self.turn.starved = 0;
+        } else {
+            self.turn.starved += 1;
+        }
         let machine_next = self.machine.next_event_time();
         let kernel_next =
             [timer::next_due(&self.kernel), sched::next_deadline(&self.kernel)].into_iter().flatten().min();
         // An arrival happens whenever every processor is idle, in source order.
-        if self.machine.idle_arrival() {
+        if self.turn.spinning == 0 && self.machine.idle_arrival() {
             return None;
         }
         match (machine_next, kernel_next) {
-            (None, None) => {
-                let why = self.kernel.life.waiting_for(&self.kernel);
-                Some(Ended::Stopped(Stop::Hang { why }))
-            }
+            _ if self.turn.starved > STARVED => self.hang(),
+            (None, None) => self.hang(),
             (Some(m), k) if k.is_none_or(|k| m <= k) => {
                 self.machine.advance_to_next_event();
                 None
@@ -117,52 +269,118 @@ impl System {
         }
     }
 
-    /// One processor's turn; true when it did something.
-    fn turn(&mut self, cpu: usize) -> Result<bool, Stop> {
-        let mut left = TURN;
-        let mut stalls = 0u32;
-        let mut ran = false;
-        self.machine.run_due_events();
-        interrupt::drain_machine_events(&mut self.cx(cpu));
-        loop {
-            self.boundary(cpu)?;
-            if self.kernel.life.done {
-                return Ok(true);
+    fn hang(&self) -> Option<Ended> {
+        let mut why: Vec<String> = (0..self.kernel.procs.len())
+            .filter(|cpu| self.turn.spinning >> cpu & 1 == 1)
+            .map(|cpu| format!("processor {cpu} spins for a lock for ever"))
+            .collect();
+        why.push(self.kernel.life.waiting_for(&self.kernel));
+        Some(Ended::Stopped(Stop::Hang { why: why.join("; ") }))
+    }
+
+    /// A part of the current turn: up to what the kernel must see.
+    fn part(&mut self, limit: u64) -> Result<Part, Stop> {
+        let cpu = self.turn.cpu;
+        self.release_stores(cpu)?;
+        let left = match self.turn.left {
+            Some(left) => left,
+            None => {
+                self.machine.run_due_events();
+                interrupt::drain_machine_events(&mut self.cx(cpu));
+                TURN
             }
-            if self.kernel.procs[cpu].current.is_none() && self.kernel.procs[cpu].nest.is_empty() {
-                return Ok(ran);
+        };
+        self.turn.left = Some(left);
+        self.boundary(cpu)?;
+        if self.kernel.life.done {
+            return Ok(Part::On);
+        }
+        if self.kernel.idle(cpu) {
+            self.turn.spinning &= !(1 << cpu);
+            return Ok(Part::Over);
+        }
+        if left == 0 {
+            return Ok(Part::Over);
+        }
+        if self.steps >= self.budget {
+            return Err(Stop::Budget { at: self.machine.cpus.iter().map(|c| c.regs.rip).collect() });
+        }
+        if self.steps >= limit {
+            return Ok(Part::Limit);
+        }
+        let most = left.min(self.budget - self.steps).min(limit - self.steps);
+        let exit = self.machine.run_cpu(cpu, most);
+        let n = self.machine.retired();
+        self.note_run(cpu, n, &exit);
+        if n > 0 {
+            self.steps += n;
+            self.turn.left = Some(left.saturating_sub(n));
+            self.progress(cpu);
+            if matches!(exit, Exit::Gate(_)) {
+                // The routine's effect is the next step.
+                return Ok(Part::On);
             }
-            ran = true;
-            if left == 0 {
-                return Ok(true);
+        } else {
+            let later = self.machine.now() + CALL_NS;
+            self.machine.advance_to(later);
+            self.kernel.step = self.steps;
+            self.steps += 1;
+            self.turn.left = Some(left.saturating_sub(1));
+        }
+        let next = match self.exit(cpu, exit) {
+            // An address that a kernel routine was given: an exception in its caller.
+            Err(Stop::Fault(fault)) => {
+                let mut cx = self.cx(cpu);
+                let outcome = exception::in_routine(&mut cx, &fault)?;
+                settle_outcome(&mut cx, outcome)?
             }
-            if self.retired >= self.budget {
-                return Err(Stop::Budget { at: self.machine.cpus.iter().map(|c| c.regs.rip).collect() });
+            other => other?,
+        };
+        match next {
+            Next::On => {
+                self.progress(cpu);
+                Ok(Part::On)
             }
-            let exit = self.machine.run_cpu(cpu, left.min(self.budget - self.retired));
-            let n = self.machine.retired();
-            self.retired += n;
-            left = left.saturating_sub(n);
-            if n == 0 {
-                stalls += 1;
-                // An export call takes time too, so a loop of calls alone still moves the clock and the budget.
-                let later = self.machine.now() + 10;
-                self.machine.advance_to(later);
-                self.retired += 1;
-                left = left.saturating_sub(1);
-                if stalls > STALL_TURNS {
-                    return Ok(true);
-                }
+            Next::Yield => {
+                self.progress(cpu);
+                Ok(Part::Over)
             }
-            let spin = self.exit(cpu, exit)?;
-            if spin {
-                return Ok(true);
+            Next::Spin => {
+                self.turn.spinning |= 1 << cpu;
+                Ok(Part::Over)
             }
+        }
+    }
+
+    fn progress(&mut self, cpu: usize) {
+        self.turn.busy = true;
+        self.turn.starved = 0;
+        self.turn.spinning &= !(1 << cpu);
+    }
+
+    /// Puts into the trace what the processor just did, when there is one.
+    fn note_run(&mut self, cpu: usize, n: u64, exit: &Exit) {
+        if self.kernel.trace.is_none() {
+            return;
+        }
+        let accesses = self.machine.cpus[cpu].take_log();
+        let context = self.kernel.context(cpu);
+        let (steps, irql) = (self.steps, self.machine.cpus[cpu].cr8);
+        let Some(trace) = &mut self.kernel.trace else { return };
+        let mut mark = |at: u64, what: What| trace.push(Mark { at, cpu: cpu as u32, irql, context, what });
+        for a in accesses {
+            mark(steps + a.retired, What::Access { rip: a.rip, va: a.va, len: a.len, write: a.write });
+        }
+        match exit {
+            Exit::Device => mark(steps + n.saturating_sub(1), What::Register),
+            Exit::Cr8Changed | Exit::InterruptFlag => mark(steps + n.saturating_sub(1), What::Irql),
+            _ => {}
         }
     }
 
     /// Between two instructions: interrupts, timers, DPCs, the scheduler.
     fn boundary(&mut self, cpu: usize) -> Result<(), Stop> {
+        crate::shared_data::tick(&mut self.cx(cpu))?;
         let now = self.machine.now();
         if timer::next_due(&self.kernel).is_some_and(|due| due <= now) {
             timer::expire(&mut self.cx(cpu))?;
@@ -189,18 +407,18 @@ impl System {
         }
     }
 
-    /// Acts on why the engine left the guest; true when the processor spins and others should run first.
-    fn exit(&mut self, cpu: usize, exit: Exit) -> Result<bool, Stop> {
+    /// Acts on why the engine left the guest.
+    fn exit(&mut self, cpu: usize, exit: Exit) -> Result<Next, Stop> {
         let mut cx = Cx { m: &mut self.machine, k: &mut self.kernel, cpu };
         match exit {
             Exit::Budget | Exit::Cr8Changed | Exit::InterruptFlag | Exit::Device => {
                 interrupt::drain_machine_events(&mut cx);
-                Ok(false)
+                Ok(Next::On)
             }
-            Exit::Pause => Ok(true),
+            Exit::Pause => Ok(Next::Yield),
             Exit::Halt => {
                 interrupt::drain_machine_events(&mut cx);
-                Ok(true)
+                Ok(Next::Yield)
             }
             Exit::Gate(RETURN_GATE) => {
                 let value = cx.m.cpus[cpu].regs.gpr[0];
@@ -216,7 +434,10 @@ impl System {
                 settle_outcome(&mut cx, outcome?)
             }
             Exit::Gate(rip) => export_call(&mut cx, rip),
-            Exit::Exception(e) => Err(exception(&cx, &e)),
+            Exit::Exception(e) => {
+                let outcome = exception::trap(&mut cx, &e)?;
+                settle_outcome(&mut cx, outcome)
+            }
             Exit::Unsupported { rip, text } => Err(Stop::MissingInstruction { rip, text }),
         }
     }
@@ -225,9 +446,14 @@ impl System {
     fn settle(&mut self, cpu: usize, stop: Stop) -> Stop {
         let cx = self.cx(cpu);
         let caller = cx.caller();
-        let irql = cx.irql();
         let stop = match stop {
-            Stop::Fault(fault) => Stop::BugCheck(fault_check(&fault, irql, caller, true)),
+            // An exception whose records could not be kept or read: there is nothing left to handle it with.
+            Stop::Fault(fault) => Stop::BugCheck(BugCheck {
+                code: 0x7F,
+                params: [8, 0, 0, 0],
+                reason: format!("an exception could not be dispatched: {fault} (double fault)"),
+                rip: caller,
+            }),
             Stop::BugCheck(mut b) => {
                 if b.rip == 0 {
                     b.rip = caller;
@@ -237,9 +463,9 @@ impl System {
             other => other,
         };
         if let Stop::BugCheck(b) = &stop {
-            let stack = crate::loader::walk_stack(&cx, b.rip);
-            let (code, params, reason) = (b.code, b.params, b.reason.clone());
             let mut cx = self.cx(cpu);
+            let stack = crate::loader::walk_stack(&mut cx, b.rip);
+            let (code, params, reason) = (b.code, b.params, b.reason.clone());
             let name = dirql_abi::bugcheck_name(code).unwrap_or("").to_owned();
             cx.event(EventKind::BugCheck { code, name, params, reason, stack });
         }
@@ -248,7 +474,7 @@ impl System {
 }
 
 /// The frames of what runs on the processor: its innermost activation, else its thread.
-fn frames<'a>(cx: &'a mut Cx<'_>) -> Option<(&'a mut Vec<Frame>, &'a mut Option<u64>)> {
+pub(crate) fn frames<'a>(cx: &'a mut Cx<'_>) -> Option<(&'a mut Vec<Frame>, &'a mut Option<u64>)> {
     let proc = &mut cx.k.procs[cx.cpu];
     if let Some(a) = proc.nest.last_mut() {
         return Some((&mut a.frames, &mut a.call_rsp));
@@ -261,13 +487,13 @@ fn pop_frame(cx: &mut Cx<'_>) -> Option<Frame> {
     frames(cx)?.0.pop()
 }
 
-fn set_call_rsp(cx: &mut Cx<'_>, rsp: Option<u64>) {
+pub(crate) fn set_call_rsp(cx: &mut Cx<'_>, rsp: Option<u64>) {
     if let Some((_, call)) = frames(cx) {
         *call = rsp;
     }
 }
 
-fn call_rsp(cx: &mut Cx<'_>) -> Option<u64> {
+pub(crate) fn call_rsp(cx: &mut Cx<'_>) -> Option<u64> {
     frames(cx).and_then(|(_, call)| *call)
 }
 
@@ -281,7 +507,7 @@ pub(crate) fn after(cx: &mut Cx<'_>, then: Then) {
 }
 
 /// A guest call of an export.
-fn export_call(cx: &mut Cx<'_>, rip: u64) -> Result<bool, Stop> {
+fn export_call(cx: &mut Cx<'_>, rip: u64) -> Result<Next, Stop> {
     let caller = cx.caller();
     let export = match cx.k.modules.gate(rip) {
         Some(Resolved::Export(export)) => *export,
@@ -309,6 +535,10 @@ fn export_call(cx: &mut Cx<'_>, rip: u64) -> Result<bool, Stop> {
         }));
     }
     let rsp = cx.m.cpus[cx.cpu].regs.gpr[4];
+    if cx.k.trace.is_some() {
+        let args = (0..3).map(|i| cx.arg(i)).collect::<Result<Vec<_>, _>>()?;
+        crate::trace::export(cx, export.name, caller, [args[0], args[1], args[2]]);
+    }
     if cx.k.trace_exports {
         let args = (0..4).map(|i| cx.arg(i)).collect::<Result<Vec<_>, _>>()?;
         cx.event(EventKind::Export { name: export.name.to_owned(), args, ret: caller });
@@ -317,14 +547,14 @@ fn export_call(cx: &mut Cx<'_>, rip: u64) -> Result<bool, Stop> {
     match (export.shim)(cx)? {
         Outcome::Retry => {
             set_call_rsp(cx, None);
-            Ok(true)
+            Ok(Next::Spin)
         }
         outcome => settle_outcome(cx, outcome),
     }
 }
 
-/// Carries out what a kernel routine decided; true when the processor spins.
-pub(crate) fn settle_outcome(cx: &mut Cx<'_>, outcome: Outcome) -> Result<bool, Stop> {
+/// Carries out what a kernel routine decided.
+fn settle_outcome(cx: &mut Cx<'_>, outcome: Outcome) -> Result<Next, Stop> {
     match outcome {
         Outcome::Ret(value) => {
             match call_rsp(cx) {
@@ -343,15 +573,15 @@ pub(crate) fn settle_outcome(cx: &mut Cx<'_>, outcome: Outcome) -> Result<bool, 
                     regs.rip = RETURN_GATE;
                 }
             }
-            Ok(false)
+            Ok(Next::On)
         }
         Outcome::Call { routine, args, then } => {
             call_guest(cx, routine, &args, then)?;
-            Ok(false)
+            Ok(Next::On)
         }
         Outcome::Wait { wait, then } => {
             sched::block(cx, wait, then)?;
-            Ok(false)
+            Ok(Next::On)
         }
         Outcome::Spin(then) => {
             let rsp = call_rsp(cx);
@@ -360,8 +590,9 @@ pub(crate) fn settle_outcome(cx: &mut Cx<'_>, outcome: Outcome) -> Result<bool, 
                 frames.push(Frame { then, rsp });
             }
             cx.m.cpus[cx.cpu].regs.rip = RETURN_GATE;
-            Ok(true)
+            Ok(Next::Spin)
         }
+        Outcome::Resume => Ok(Next::On),
         Outcome::Retry => Err(Stop::Internal("a continuation asked for its export to be retried".into())),
         Outcome::End => {
             if cx.k.procs[cx.cpu].nest.is_empty() {
@@ -369,7 +600,7 @@ pub(crate) fn settle_outcome(cx: &mut Cx<'_>, outcome: Outcome) -> Result<bool, 
             } else {
                 leave_activation(cx);
             }
-            Ok(false)
+            Ok(Next::On)
         }
     }
 }
@@ -415,6 +646,7 @@ pub(crate) fn enter_activation(cx: &mut Cx<'_>, kind: ActivationKind, start: The
         // Nested: go on below what the interrupted activation uses.
         (cx.m.cpus[cpu].regs.gpr[4] & !15).wrapping_sub(0x100)
     };
+    let context = cx.k.new_context(cpu, &kind);
     cx.k.procs[cpu].nest.push(crate::kernel::Activation {
         kind,
         saved,
@@ -422,6 +654,7 @@ pub(crate) fn enter_activation(cx: &mut Cx<'_>, kind: ActivationKind, start: The
         frames: vec![Frame { then: start, rsp: None }],
         call_rsp: None,
         since,
+        context,
     });
     let regs = &mut cx.m.cpus[cpu].regs;
     regs.gpr[4] = top;
@@ -439,75 +672,5 @@ fn leave_activation(cx: &mut Cx<'_>) {
         } else {
             cx.m.cpus[cpu].regs.rflags |= 0x200;
         }
-    }
-}
-
-/// The bug check for a processor exception that no handler of the driver takes.
-fn exception(cx: &Cx<'_>, e: &Exception) -> Stop {
-    let rip = cx.m.cpus[cx.cpu].regs.rip;
-    let irql = cx.irql();
-    match e {
-        Exception::PageFault { addr, write, execute, present } => {
-            let access = match (execute, write) {
-                (true, _) => dirql_mem::Access::Execute,
-                (_, true) => dirql_mem::Access::Write,
-                _ => dirql_mem::Access::Read,
-            };
-            let kind = if *present { dirql_mem::Fault::Protection } else { dirql_mem::Fault::NotPresent };
-            Stop::BugCheck(fault_check(&MemFault { va: Va(*addr), access, kind }, irql, rip, false))
-        }
-        Exception::FastFail(code) => Stop::BugCheck(BugCheck {
-            code: 0x139,
-            params: [u64::from(*code), 0, 0, 0],
-            reason: format!("the driver's own check failed (int 29h, fast-fail code {code})"),
-            rip,
-        }),
-        other => {
-            let status: u32 = match other {
-                Exception::DivideError => 0xC000_0094,
-                Exception::Breakpoint => 0x8000_0003,
-                Exception::Debug => 0x8000_0004,
-                Exception::Overflow => 0xC000_0095,
-                Exception::InvalidOpcode => 0xC000_001D,
-                Exception::AlignmentCheck => 0x8000_0002,
-                Exception::X87 => 0xC000_0090,
-                Exception::Simd => 0xC000_02B5,
-                _ => 0xC000_0005,
-            };
-            let in_isr = cx.k.procs[cx.cpu].nest.iter().any(|a| matches!(a.kind, ActivationKind::Isr(_)));
-            Stop::BugCheck(BugCheck {
-                code: if in_isr { 0x3D } else { 0x1E },
-                params: [u64::from(status), rip, 0, 0],
-                reason: format!("unhandled exception: {other}"),
-                rip,
-            })
-        }
-    }
-}
-
-/// The bug check for an access that failed: 0xD1 or 0xA at DISPATCH_LEVEL and above, 0x50 below
-/// (spec 7.1; the bug-check pages of the same names).
-fn fault_check(fault: &MemFault, irql: u8, rip: u64, in_kernel: bool) -> BugCheck {
-    let Va(va) = fault.va;
-    let (kind, verb) = match fault.access {
-        dirql_mem::Access::Read => (0, "read"),
-        dirql_mem::Access::Write => (1, "write"),
-        dirql_mem::Access::Execute => (8, "execution"),
-    };
-    let of = match fault.kind {
-        dirql_mem::Fault::Protection => "memory that does not permit it",
-        dirql_mem::Fault::NonCanonical => "an address that is not canonical",
-        dirql_mem::Fault::NotPresent if va < 0x1_0000 => "a NULL pointer or an offset from one",
-        dirql_mem::Fault::NotPresent => "memory that is not there",
-    };
-    let whose = if in_kernel { " by a kernel routine on the driver's behalf" } else { "" };
-    let reason = format!("{verb} of {of} at {va:#x}{whose}, IRQL {irql}");
-    if irql >= 2 {
-        let code = if in_kernel { 0xA } else { 0xD1 };
-        BugCheck { code, params: [va, u64::from(irql), kind, rip], reason, rip }
-    } else if va < 0x8000_0000_0000 || matches!(fault.kind, dirql_mem::Fault::NonCanonical) {
-        BugCheck { code: 0x1E, params: [0xC000_0005, rip, kind, va], reason, rip }
-    } else {
-        BugCheck { code: 0x50, params: [va, kind, rip, 0], reason, rip }
     }
 }

@@ -16,10 +16,14 @@ pub enum Then {
     Ex(crate::exports::ex::ExThen),
     /// Run-time library (`exports/rtl.rs`).
     Rtl(crate::exports::rtl::RtlThen),
+    /// Bus-master DMA (`exports/hal_dma.rs`).
+    Hal(crate::exports::hal_dma::HalThen),
     /// IRPs and devices.
     Io(crate::io::IoThen),
     /// Interrupt dispatch.
     Isr(crate::interrupt::IsrThen),
+    /// Structured exceptions.
+    Seh(crate::exception::SehThen),
     /// The driver's life: entry, AddDevice, start, workload, removal.
     Life(crate::life::LifeThen),
 }
@@ -36,8 +40,10 @@ impl Then {
             Self::Ke(then) => then.resume(cx, value),
             Self::Ex(then) => then.resume(cx, value),
             Self::Rtl(then) => then.resume(cx, value),
+            Self::Hal(then) => then.resume(cx, value),
             Self::Io(then) => then.resume(cx, value),
             Self::Isr(then) => then.resume(cx, value),
+            Self::Seh(then) => then.resume(cx, value),
             Self::Life(then) => then.resume(cx, value),
         }
     }

@@ -10,7 +10,7 @@ use crate::pci::{Function, PciIdentity};
 
 /// A model of a device. The machine owns its PCI side (header, BARs, MSI and MSI-X, power); the model owns what is
 /// behind the BARs. It is cloned with the machine and must act the same in every run: no clocks, no host state.
-pub trait Device: Send {
+pub trait Device: Send + Sync {
     /// A copy with the same state.
     fn clone_box(&self) -> Box<dyn Device>;
 

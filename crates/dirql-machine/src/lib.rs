@@ -20,7 +20,7 @@ pub mod lapic;
 mod machine;
 pub mod pci;
 
-pub use choice::{Choice, Chooser, DefaultPolicy};
+pub use choice::{Asked, Choice, Chooser, DefaultPolicy, Script};
 pub use device::{Device, DeviceCtx};
 pub use dma::DmaError;
 pub use event::{MachineEvent, MachineEventKind};

@@ -4,7 +4,7 @@ use dirql_mem::Memory;
 use dirql_x86::{Cpu, rflags};
 
 use crate::DeviceId;
-use crate::choice::{Chooser, DefaultPolicy};
+use crate::choice::{Chooser, DefaultPolicy, Script};
 use crate::device::Device;
 use crate::event::MachineEvent;
 use crate::hw::{Hw, Slot};
@@ -65,6 +65,11 @@ impl Machine {
     /// Puts another in charge of the machine's choices.
     pub fn set_chooser(&mut self, chooser: Box<dyn Chooser>) {
         self.hw.chooser = chooser;
+    }
+
+    /// The script in charge of the choices, when it is one.
+    pub fn script(&mut self) -> Option<&mut Script> {
+        self.hw.chooser.script()
     }
 
     pub(crate) fn settle(&mut self) {

@@ -21,7 +21,7 @@ fn operand(i: &Instruction, n: u32) -> Opd {
             let r = i.op_register(n);
             match r {
                 Register::AH | Register::CH | Register::DH | Register::BH => Opd::High(r.number() as u8 & 3),
-                _ if r.is_gpr() => Opd::Reg(r.number() as u8),
+                _ if r.is_gpr() => Opd::Reg(r.full_register().number() as u8),
                 _ if r.is_xmm() && r.number() < 16 => Opd::Xmm(r.number() as u8),
                 _ => Opd::None,
             }

@@ -24,4 +24,4 @@ mod tlb;
 pub use exception::Exception;
 pub use exit::{Bus, Exit};
 pub use flags::rflags;
-pub use regs::{Cpu, Regs};
+pub use regs::{Cpu, MemoryAccess, Regs};

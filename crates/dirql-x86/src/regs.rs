@@ -69,6 +69,27 @@ pub struct Cpu {
     pub(crate) done: u64,
     /// Budget left at a string or system operation.
     pub(crate) left: u64,
+    /// The accesses recorded, while they are.
+    pub(crate) log: Option<Vec<MemoryAccess>>,
+    /// Stores to RAM are held back.
+    pub(crate) hold: bool,
+    /// Stores held back, in order.
+    pub(crate) held: Vec<(u64, Vec<u8>)>,
+}
+
+/// One access of an instruction to memory, as [`Cpu::set_logging`] has it recorded.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MemoryAccess {
+    /// Instructions of this run that had retired before the accessing one.
+    pub retired: u64,
+    /// The accessing instruction.
+    pub rip: u64,
+    /// The linear address of the first byte.
+    pub va: u64,
+    /// How many bytes.
+    pub len: u8,
+    /// A write; else a read. An instruction that does both makes two records.
+    pub write: bool,
 }
 
 impl std::fmt::Debug for Cpu {
@@ -106,7 +127,48 @@ impl Cpu {
             exception: Exception::InvalidOpcode,
             done: 0,
             left: 0,
+            log: None,
+            hold: false,
+            held: Vec::new(),
         }
+    }
+
+    /// Starts or ends the recording of memory accesses, instruction fetches apart. Recording is exact and slower:
+    /// each access goes the long way.
+    pub fn set_logging(&mut self, on: bool) {
+        if on != self.log.is_some() {
+            self.log = on.then(Vec::new);
+            self.tlb.flush();
+        }
+    }
+
+    /// Takes the accesses recorded since the last call.
+    pub fn take_log(&mut self) -> Vec<MemoryAccess> {
+        self.log.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// From now on stores to RAM are held back until [`Cpu::release_stores`]. Around one unlocked
+    /// read-modify-write instruction this is what other processors see of it: its read now, its write later.
+    pub fn hold_stores(&mut self) {
+        self.hold = true;
+        self.tlb.flush();
+    }
+
+    /// Ends the holding, and makes the held stores visible, in order.
+    ///
+    /// # Errors
+    /// A page that could be written when the instruction ran no longer can.
+    pub fn release_stores(&mut self, mem: &mut dirql_mem::Memory) -> Result<(), dirql_mem::MemFault> {
+        self.hold = false;
+        for (va, data) in std::mem::take(&mut self.held) {
+            mem.write(dirql_mem::Va(va), &data)?;
+        }
+        Ok(())
+    }
+
+    /// Whether stores are held back.
+    pub fn holds_stores(&self) -> bool {
+        self.hold
     }
 
     /// The APIC ID.

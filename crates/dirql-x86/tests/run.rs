@@ -135,3 +135,44 @@ fn random_bytes_never_panic_and_keep_the_budget() {
         assert!(n <= 100);
     }
 }
+
+/// The byte registers that need a REX prefix are numbered apart from al..bh by the decoder.
+#[test]
+fn byte_registers_of_rex_are_the_low_bytes_of_theirs() {
+    // mov r10d, 0x101; mov sil, 7; add r10b, sil; test r10b, r10b; setne ah; hlt
+    let (mut cpu, mut mem) = machine(&[
+        0x41, 0xba, 1, 1, 0, 0, 0x40, 0xb6, 7, 0x41, 0, 0xf2, 0x45, 0x84, 0xd2, 0x0f, 0x95, 0xc4, 0xf4,
+    ]);
+    cpu.run(&mut mem, &mut NoBus, 100);
+    assert_eq!(cpu.regs.gpr[10], 0x108);
+    assert_eq!(cpu.regs.gpr[0] >> 8 & 0xff, 1, "test r10b, r10b; setne ah");
+    assert_eq!(cpu.regs.gpr[6] & 0xff, 7);
+}
+
+/// add [rcx], eax; mov edx, [rcx]; hlt
+const ADD: &[u8] = &[0x01, 0x01, 0x8b, 0x11, 0xf4];
+
+#[test]
+fn accesses_are_recorded_with_their_instruction() {
+    let (mut cpu, mut mem) = machine(ADD);
+    cpu.regs.gpr[1] = DATA;
+    cpu.set_logging(true);
+    cpu.run(&mut mem, &mut NoBus, 100);
+    let log: Vec<_> =
+        cpu.take_log().iter().map(|a| (a.retired, a.rip - CODE, a.va - DATA, a.len, a.write)).collect();
+    assert_eq!(log, [(0, 0, 0, 4, false), (0, 0, 0, 4, true), (1, 2, 0, 4, false)]);
+    assert!(cpu.take_log().is_empty());
+}
+
+#[test]
+fn a_held_store_is_seen_by_none_until_it_is_released() {
+    let (mut cpu, mut mem) = machine(ADD);
+    cpu.regs.gpr[1] = DATA;
+    cpu.regs.gpr[0] = 5;
+    cpu.hold_stores();
+    assert_eq!(cpu.run(&mut mem, &mut NoBus, 1), (1, Exit::Budget));
+    assert_eq!(mem.read_u32(Va(DATA)).unwrap(), 0);
+    mem.write_u32(Va(DATA), 7).unwrap();
+    cpu.release_stores(&mut mem).unwrap();
+    assert_eq!(mem.read_u32(Va(DATA)).unwrap(), 5, "the other's 7 is lost");
+}

@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use dirql_core::{Config, Locks as CoreLocks, Windows as CoreWindows};
+use dirql_core::{Affinity, Config, Locks as CoreLocks, Policy, Priority, Windows as CoreWindows};
 use dirql_devices::PropValue;
+use dirql_kernel::identity::Setting as RegistrySetting;
 use dirql_kernel::life::{Do, Expect, Plan, PlanDevice, Step as PlanStep, Wants};
+use dirql_kernel::registry::{self, sz};
 use dirql_machine::{Machine, MachineConfig, PciSlotConfig};
 
 use crate::lab::{
-    Action, Delivery, DeviceLab, Interrupts, Lab, Locks, PowerTarget, SetTarget, Setting, Step, WaitFor,
-    Windows,
+    Action, DeviceLab, Interrupts, Lab, Locks, PowerTarget, SetTarget, Setting, Step, WaitFor, Windows,
 };
 use crate::problem::InputError;
 
@@ -45,30 +46,90 @@ pub(crate) fn plan(lab: &Lab) -> Result<(Machine, Plan), InputError> {
             machine: id,
             wants: wants(d, gsi, lab.machine.windows),
             irqls: d.irql.clone(),
+            policy: policy(d),
+            priority: priority(d),
             driven: driven.contains(&&d.name),
         });
     }
     let mut steps = vec![];
     let mut threads: BTreeMap<String, Vec<PlanStep>> = BTreeMap::new();
     let first = devices.first().map(|d| d.name.clone()).unwrap_or_default();
-    let mut handle = DEFAULT_HANDLE.to_owned();
-    for (index, step) in lab.flat_steps().into_iter().enumerate() {
-        let converted = convert(step, index as u32, &first, &mut handle)?;
-        match &step.thread {
-            None => steps.push(converted),
-            Some(t) => threads.entry(t.clone()).or_default().push(converted),
+    let mut handles: BTreeMap<Option<&str>, String> = BTreeMap::new();
+    check_registers(lab, &machine, &devices)?;
+    for (index, (step, thread)) in lab.flat_steps().into_iter().enumerate() {
+        // A handle opened on a thread is that thread's default, and no other's.
+        let handle = handles.entry(thread).or_insert_with(|| DEFAULT_HANDLE.to_owned());
+        let converted = convert(step, index as u32, &first, handle)?;
+        match thread {
+            None => steps.extend(converted),
+            Some(t) => threads.entry(t.to_owned()).or_default().extend(converted),
         }
     }
     Ok((machine, Plan { devices, steps, threads, manual: lab.manual_life }))
 }
 
-fn wants(d: &DeviceLab, gsi: u32, windows: Windows) -> Wants {
-    let setting = |key: &str| d.registry.iter().find(|(k, _)| k.eq_ignore_ascii_case(key)).map(|(_, v)| v);
-    let number = |key: &str| match setting(key) {
-        Some(Setting::Number(n)) => Some(*n as u32),
-        Some(Setting::Bool(b)) => Some(u32::from(*b)),
+/// Names of registers are checked before the run, so that a misspelt one is bad input and not a failed step.
+fn check_registers(lab: &Lab, machine: &Machine, devices: &[PlanDevice]) -> Result<(), InputError> {
+    let written = lab.flat_steps().into_iter().filter_map(|(s, _)| match &s.action {
+        Action::Set(SetTarget::Register { device, register, .. }) => Some((device, register)),
         _ => None,
-    };
+    });
+    let read = lab.check.devices.iter().flat_map(|(d, registers)| registers.keys().map(move |r| (d, r)));
+    let models: BTreeMap<&str, &PlanDevice> = devices.iter().map(|d| (d.name.as_str(), d)).collect();
+    for ((device, register), check) in written.map(|w| (w, false)).chain(read.map(|r| (r, true))) {
+        let Some(plan) = models.get(device.as_str()) else { continue };
+        let names: Vec<String> =
+            machine.device_counters(plan.machine).into_iter().map(|(name, _)| name).collect();
+        // The stub's cells are named by place, bar0+0x10; they can be set, not looked at.
+        let cell = !check && plan.model == "stub" && register.starts_with("bar");
+        if !cell && !names.iter().any(|n| n.eq_ignore_ascii_case(register)) {
+            let valid: Vec<&str> = names.iter().map(String::as_str).collect();
+            return Err(InputError::new(
+                lab.path.as_deref(),
+                format!("device \"{device}\" ({}) has no register `{register}`", plan.model),
+                Some(&crate::problem::suggestion(register, &valid, "registers")),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// A number of the device's hardware key, by path.
+fn number(d: &DeviceLab, key: &str) -> Option<u64> {
+    match d.registry.iter().find(|(k, _)| k.eq_ignore_ascii_case(key)).map(|(_, v)| v) {
+        Some(Setting::Number(n)) => Some(*n),
+        Some(Setting::Bool(b)) => Some(u64::from(*b)),
+        _ => None,
+    }
+}
+
+const AFFINITY_POLICY: &str = "Interrupt Management\\Affinity Policy\\";
+
+/// Where the device's interrupts go (spec 1.4): the lab's own keys, else its registry's.
+fn policy(d: &DeviceLab) -> Policy {
+    let own = |key: &str| number(d, &format!("{AFFINITY_POLICY}{key}"));
+    let mask = d.affinity.first().copied().or_else(|| own("AssignmentSetOverride"));
+    let asked = d.policy.map(u64::from).or_else(|| own("DevicePolicy"));
+    match (asked, mask) {
+        // A set of processors alone says that it is specified.
+        (Some(4) | None, Some(mask)) => Policy::Specified(Affinity { group: 0, mask }),
+        (Some(1), _) => Policy::AllClose,
+        (Some(2), _) => Policy::OneClose,
+        (Some(5), _) => Policy::SpreadMessages,
+        _ => Policy::AllProcessors,
+    }
+}
+
+fn priority(d: &DeviceLab) -> Priority {
+    match d.priority.map(u64::from).or_else(|| number(d, &format!("{AFFINITY_POLICY}DevicePriority"))) {
+        Some(1) => Priority::Low,
+        Some(3) => Priority::High,
+        _ => Priority::Normal,
+    }
+}
+
+fn wants(d: &DeviceLab, gsi: u32, windows: Windows) -> Wants {
+    let number = |key: &str| number(d, key).map(|n| u32::try_from(n).unwrap_or(u32::MAX));
     let base = "Interrupt Management\\MessageSignaledInterruptProperties\\";
     let limit = number(&format!("{base}MessageNumberLimit")).unwrap_or(u32::MAX).max(1);
     // An explicit MSISupported = 0 leaves the device its line (spec 6.2), and so does a Windows before Vista, which
@@ -90,22 +151,57 @@ fn properties(d: &DeviceLab) -> BTreeMap<String, PropValue> {
             Setting::Number(n) => PropValue::Int(*n),
             Setting::Bool(b) => PropValue::Bool(*b),
             Setting::Text(t) => PropValue::Str(t.clone()),
-            Setting::Numbers(_) | Setting::Texts(_) => continue,
+            Setting::Numbers(n) => PropValue::List(n.iter().map(|n| PropValue::Int(*n)).collect()),
+            Setting::Texts(t) => PropValue::List(t.iter().cloned().map(PropValue::Str).collect()),
         };
         out.insert(key.clone(), value);
     }
     out.insert("interrupts".into(), PropValue::Str(d.interrupts.to_string()));
+    let id = |(vendor, device): (u16, u16)| PropValue::Str(format!("{vendor:04x}:{device:04x}"));
+    out.extend(d.id.map(|v| ("id".into(), id(v))));
+    out.extend(d.subsystem.map(|v| ("subsystem".into(), id(v))));
+    out.extend(d.class.map(|c| ("class".into(), PropValue::Int(u64::from(c)))));
+    if !d.bars.is_empty() {
+        out.insert("bars".into(), PropValue::List(d.bars.iter().map(|n| PropValue::Int(*n)).collect()));
+    }
     if d.arrivals > 0 {
         out.insert("arrivals".into(), PropValue::Int(u64::from(d.arrivals)));
     }
     out
 }
 
+/// Registry values of the lab as the kernel takes them.
+pub(crate) fn settings(values: &crate::lab::Registry) -> Vec<RegistrySetting> {
+    values
+        .iter()
+        .map(|(path, value)| {
+            // The hardware key is the device's `Device Parameters`: naming it again says the same.
+            let bare = match path.split_once('\\') {
+                Some((first, rest)) if first.eq_ignore_ascii_case("Device Parameters") => rest,
+                _ => path,
+            };
+            let (kind, data) = match value {
+                Setting::Number(n) => match u32::try_from(*n) {
+                    Ok(n) => (registry::REG_DWORD, n.to_le_bytes().to_vec()),
+                    Err(_) => (registry::REG_QWORD, n.to_le_bytes().to_vec()),
+                },
+                Setting::Bool(b) => (registry::REG_DWORD, u32::from(*b).to_le_bytes().to_vec()),
+                Setting::Text(t) => (registry::REG_SZ, sz(t)),
+                Setting::Numbers(n) => (registry::REG_BINARY, n.iter().map(|&b| b as u8).collect()),
+                Setting::Texts(t) => {
+                    let mut data: Vec<u8> = t.iter().flat_map(|t| sz(t)).collect();
+                    data.extend([0, 0]);
+                    (registry::REG_MULTI_SZ, data)
+                }
+            };
+            RegistrySetting { path: bare.to_owned(), kind, data }
+        })
+        .collect()
+}
+
 /// The core's profile.
 pub(crate) fn profile(lab: &Lab) -> Config {
     let m = &lab.machine;
-    // `delivery` is the machine's to honour; there is nothing of it in the core.
-    let (Delivery::Lowest | Delivery::Fixed) = m.delivery;
     Config {
         windows: match m.windows {
             Windows::Windows2000 => CoreWindows::W2000,
@@ -143,7 +239,7 @@ pub(crate) fn build_number(w: Windows) -> u32 {
     }
 }
 
-fn convert(step: &Step, index: u32, first: &str, last: &mut String) -> Result<PlanStep, InputError> {
+fn convert(step: &Step, index: u32, first: &str, last: &mut String) -> Result<Vec<PlanStep>, InputError> {
     let device = |d: &Option<String>| d.clone().unwrap_or_else(|| first.to_owned());
     let handle = |h: &Option<String>| h.clone().unwrap_or_else(|| last.clone());
     let action = match &step.action {
@@ -177,7 +273,7 @@ fn convert(step: &Step, index: u32, first: &str, last: &mut String) -> Result<Pl
         }
         Action::Raise { device: d, source } => Do::Raise { device: device(d), source: *source },
         Action::Set(SetTarget::Register { device, register, value: Setting::Number(value) }) => {
-            Do::Set { device: device.clone(), register: register.clone(), value: *value }
+            Do::Set { device: device.clone(), register: register.to_lowercase(), value: *value }
         }
         Action::Remove { device: d } => Do::Pnp { device: device(d), minor: 2 },
         Action::SurpriseRemove { device: d } => Do::Pnp { device: device(d), minor: 0x17 },
@@ -191,15 +287,14 @@ fn convert(step: &Step, index: u32, first: &str, last: &mut String) -> Result<Pl
         }
     };
     let e = &step.expect;
-    Ok(PlanStep {
-        index,
-        what: step.action.to_string(),
-        action,
-        expect: Expect {
-            status: e.status,
-            output: e.output.clone(),
-            within: e.within,
-            information: e.information,
-        },
-    })
+    let expect =
+        Expect { status: e.status, output: e.output.clone(), within: e.within, information: e.information };
+    let mut out = vec![];
+    // In order: the query first, then the remove.
+    if let Action::Remove { device: d } = &step.action {
+        let action = Do::Pnp { device: device(d), minor: 1 };
+        out.push(PlanStep { index, what: "query_remove".into(), action, expect: Expect::default() });
+    }
+    out.push(PlanStep { index, what: step.action.to_string(), action, expect });
+    Ok(out)
 }

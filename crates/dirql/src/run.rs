@@ -5,14 +5,12 @@ use std::sync::Arc;
 
 use dirql_image::Image;
 use dirql_kernel::boot::Boot;
-use dirql_kernel::registry::Registry;
 use dirql_kernel::stop::Stop;
 use dirql_kernel::system::{Ended, System};
-use serde::Serialize;
 
-use crate::lab::Lab;
+use crate::lab::{Lab, Level};
 use crate::problem::InputError;
-use crate::report::{Finding, RunReport, Verdict};
+use crate::report::{Finding, Place, RunReport, RunStory, Stats, Verdict};
 
 /// What a run is asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -43,114 +41,194 @@ impl RunOptions {
             None => Lab::default_for(&self.image),
         };
         lab.budget = self.budget.unwrap_or(lab.budget);
-        lab.machine.cpus = self.cpus.unwrap_or(lab.machine.cpus);
+        if let Some(cpus) = self.cpus {
+            let known = if cpus >= 64 { u64::MAX } else { (1 << cpus) - 1 };
+            if let Some(d) = lab.devices.iter().find(|d| d.affinity.iter().any(|mask| mask & known == 0)) {
+                let message = format!("`affinity` of \"{}\" names no processor of {cpus}", d.name);
+                return Err(InputError::new(lab.path.as_deref(), message, Some("give a larger --cpus")));
+            }
+            lab.machine.cpus = cpus;
+        }
+        if lab.drivers.iter().any(|d| d.devices.is_empty()) && !lab.devices.is_empty() {
+            // The image on the command line is the driver of the lab's first.
+            let message = "no device is given to the driver";
+            let help = "say which: device = \"...\" in [driver]";
+            return Err(InputError::new(lab.path.as_deref(), message, Some(help)));
+        }
         Ok(lab)
     }
+
+    /// The command that does this run again, the same byte for byte.
+    #[must_use]
+    pub fn command(&self) -> String {
+        let quote = |path: &Path| {
+            let text = path.display().to_string();
+            let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:,@%".contains(c);
+            if !text.is_empty() && text.chars().all(plain) && !text.starts_with('-') {
+                text
+            } else {
+                format!("'{}'", text.replace('\'', "'\\''"))
+            }
+        };
+        let mut out = format!("dirql run {}", quote(&self.image));
+        if let Some(lab) = &self.lab {
+            out += &format!(" --lab {}", quote(lab));
+        }
+        if let Some(budget) = self.budget {
+            out += &format!(" --budget {budget}");
+        }
+        if let Some(cpus) = self.cpus {
+            out += &format!(" --cpus {cpus}");
+        }
+        out
+    }
 }
 
-/// An import of an image, and whether dirql has it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct ImportLine {
-    /// The module.
-    pub module: String,
-    /// The routine.
-    pub name: String,
-    /// Whether dirql implements it.
-    pub implemented: bool,
+/// A driver in its lab, about to run.
+#[derive(Clone)]
+pub struct Bench {
+    /// The machine and its kernel; a clone goes on identically.
+    pub system: System,
+    /// The lab.
+    pub lab: Lab,
+    /// By which a replay token knows its image and lab.
+    pub(crate) digest: u32,
+    options: RunOptions,
 }
 
-/// What an image tells of itself.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct InspectReport {
-    /// The file's name.
-    pub image: String,
-    /// The size in memory, in bytes.
-    pub size: u64,
-    /// The entry point, relative to the base.
-    pub entry: u64,
-    /// The imports, in order.
-    pub imports: Vec<ImportLine>,
-}
-
-/// An export that dirql implements.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct ExportLine {
-    /// The module.
-    pub module: String,
-    /// The routine.
-    pub name: String,
-}
-
-/// Runs a driver in its lab.
-#[must_use]
-pub fn run(options: &RunOptions) -> RunReport {
-    let lab = match options.lab() {
-        Ok(lab) => lab,
-        Err(error) => return error.into(),
-    };
+/// Reads the image and the lab, and puts the driver on its machine.
+///
+/// # Errors
+/// A report that says why there is nothing to run: bad input, or something that dirql lacks.
+pub fn prepare(options: &RunOptions) -> Result<Bench, Box<RunReport>> {
+    let bad = |error: InputError| Box::new(RunReport::from(error));
+    // The image first: what is said of a missing image is not to be said of a lab made for it.
+    let bytes = crate::file::read(&options.image, crate::file::IMAGE_SIZE_CAP, "image").map_err(bad)?;
+    let image = parse(&options.image, &bytes).map_err(bad)?;
+    let lab = options.lab().map_err(bad)?;
     let lacking: Vec<String> = lab.lacking().iter().map(ToString::to_string).collect();
     if !lacking.is_empty() {
-        return RunReport::failed(Verdict::Missing, "missing", lacking.join("\n"));
+        return Err(Box::new(RunReport::failed(Verdict::Missing, "missing", lacking.join("\n"))));
     }
-    let bytes = match crate::file::read(&options.image, crate::file::IMAGE_SIZE_CAP, "image") {
-        Ok(bytes) => bytes,
-        Err(error) => return error.into(),
-    };
-    let image = match parse(&options.image, &bytes) {
-        Ok(image) => image,
-        Err(error) => return error.into(),
-    };
-    let (machine, plan) = match crate::plan::plan(&lab) {
-        Ok(made) => made,
-        Err(error) => return error.into(),
-    };
+    let (machine, plan) = crate::plan::plan(&lab).map_err(bad)?;
     let boot = Boot {
         config: crate::plan::profile(&lab),
         windows_build: crate::plan::build_number(lab.machine.windows),
         image_name: file_name(&options.image),
         image: Arc::new(image),
         plan,
-        registry: Registry::default(),
+        device_settings: lab.devices.iter().map(|d| crate::plan::settings(&d.registry)).collect(),
+        service_settings: lab
+            .drivers
+            .iter()
+            .take(1)
+            .flat_map(|d| crate::plan::settings(&d.registry))
+            .collect(),
         budget: lab.budget,
         trace_exports: options.trace,
     };
-    let mut system = match System::boot(machine, boot) {
-        Ok(system) => system,
+    let digest = crate::explore::digest(&bytes, &lab);
+    match System::boot(machine, boot) {
+        Ok(system) => Ok(Bench { system, lab, digest, options: options.clone() }),
+        // Before the driver's first instruction it is the image's or the lab's size that is too much.
+        Err(Stop::OutOfMemory) => Err(bad(InputError::new(
+            Some(&options.image),
+            "the image does not fit the machine's memory",
+            Some("check that this is the image meant"),
+        ))),
         Err(stop) => {
             let (verdict, finding) = judge(&stop, &dirql_kernel::loader::Modules::default());
-            return RunReport::failed(verdict, &finding.rule, finding.message);
+            Err(Box::new(RunReport::failed(verdict, &finding.rule, finding.message)))
         }
-    };
-    let ended = system.run();
-    let events = system.take_events();
-    let mut findings = vec![];
-    let verdict = match &ended {
-        Ended::Done => Verdict::Ok,
-        // The story's own bug check event is the finding.
-        Ended::Stopped(Stop::BugCheck(_)) => Verdict::Finding,
-        Ended::Stopped(stop) => {
-            let (verdict, finding) = judge(stop, &system.kernel.modules);
-            findings.push(finding);
-            verdict
-        }
-    };
-    let mut report = RunReport::from_events(&events, system.retired(), &lab.check, findings, verdict);
-    if options.trace {
-        report.events = events;
     }
-    report
 }
 
-fn file_name(path: &Path) -> String {
+impl Bench {
+    /// Runs to the end, and says what happened.
+    #[must_use]
+    pub fn run(mut self) -> RunReport {
+        let ended = self.system.run();
+        self.report(&ended)
+    }
+
+    /// Says what happened in a run that ended so.
+    #[must_use]
+    pub fn report(mut self, ended: &Ended) -> RunReport {
+        let events = self.system.take_events();
+        let story = RunStory::fold(&events);
+        let (verdict, mut findings) = findings(&self.lab, &self.system, ended, &story);
+        let again = self.options.command();
+        for f in &mut findings {
+            f.replay = Some(again.clone());
+        }
+        let stats = Stats {
+            instructions: self.system.steps(),
+            virtual_ns: self.system.machine.now(),
+            events: events.len() as u64,
+            events_lost: self.system.kernel.events_lost,
+            counters: story.counters(),
+        };
+        let made_lab = self.lab.path.is_none().then(|| self.lab.to_toml());
+        let events = if self.options.trace { events } else { Vec::new() };
+        let mut report = RunReport { verdict, findings, stats, story, made_lab, input: None, events };
+        if let Some(module) = self.system.kernel.modules.drivers.first() {
+            crate::places::add(&mut report, &self.options.image, &module.image);
+        }
+        report
+    }
+}
+
+/// What is wrong with a run that ended so, and whose it is.
+pub(crate) fn findings(
+    lab: &Lab,
+    system: &System,
+    ended: &Ended,
+    story: &RunStory,
+) -> (Verdict, Vec<Finding>) {
+    let mut findings = story.findings();
+    let mut verdict = Verdict::Ok;
+    match ended {
+        Ended::Done => findings.extend(crate::checks::at_end(lab, system, story)),
+        // The story's own bug check event is the finding.
+        Ended::Stopped(Stop::BugCheck(_)) => verdict = Verdict::Finding,
+        Ended::Stopped(stop) => {
+            let (how, finding) = judge(stop, &system.kernel.modules);
+            findings.push(finding);
+            verdict = how;
+        }
+    }
+    // What a run that dirql ended counts says nothing about the driver.
+    if matches!(verdict, Verdict::Ok | Verdict::Finding) {
+        findings.extend(crate::checks::steps(lab, story));
+        findings.extend(crate::checks::counters(lab, story));
+        crate::rules::apply(lab, &mut findings);
+        let wrong = findings.iter().any(|f| f.level == Level::Finding);
+        // What ended the run early is never put aside: what came after it was not seen.
+        let early = matches!(ended, Ended::Stopped(_));
+        verdict = if wrong || early { Verdict::Finding } else { Verdict::Ok };
+    }
+    (verdict, findings)
+}
+
+/// Runs a driver in its lab.
+#[must_use]
+pub fn run(options: &RunOptions) -> RunReport {
+    match prepare(options) {
+        Ok(bench) => bench.run(),
+        Err(report) => *report,
+    }
+}
+
+pub(crate) fn file_name(path: &Path) -> String {
     path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned())
 }
 
-fn parse(path: &Path, bytes: &[u8]) -> Result<Image, InputError> {
+pub(crate) fn parse(path: &Path, bytes: &[u8]) -> Result<Image, InputError> {
     Image::parse(bytes).map_err(|e| InputError::new(Some(path), e.to_string(), None))
 }
 
 /// Whose fault a stop is, and how to say it.
-fn judge(stop: &Stop, modules: &dirql_kernel::loader::Modules) -> (Verdict, Finding) {
+pub(crate) fn judge(stop: &Stop, modules: &dirql_kernel::loader::Modules) -> (Verdict, Finding) {
     let at = |va: u64| modules.describe(va);
     match stop {
         Stop::BugCheck(b) => (Verdict::Finding, Finding::new("bugcheck", b.reason.clone())),
@@ -167,35 +245,49 @@ fn judge(stop: &Stop, modules: &dirql_kernel::loader::Modules) -> (Verdict, Find
             );
             (Verdict::Finding, Finding::new("load", message))
         }
-        Stop::MissingExport { module, name, caller } => (
-            Verdict::Missing,
-            Finding::new(
-                "missing",
-                format!(
-                    "the driver called {module}!{name} from {}; dirql does not implement it",
-                    at(*caller)
-                ),
-            ),
-        ),
-        Stop::MissingFeature { what, caller } => (
-            Verdict::Missing,
-            Finding::new(
-                "missing",
-                format!("the driver needs {what} (at {}); dirql does not have it", at(*caller)),
-            ),
-        ),
-        Stop::MissingInstruction { rip, text } => (
-            Verdict::Missing,
-            Finding::new("missing", format!("the instruction `{text}` at {} is not implemented", at(*rip))),
-        ),
-        Stop::Budget { at: cpus } => {
-            let places: Vec<String> =
-                cpus.iter().enumerate().map(|(i, rip)| format!("CPU {i} at {}", at(*rip))).collect();
+        Stop::MissingExport { module, name, caller } if !dirql_kernel::loader::provides(module) => {
             let message = format!(
-                "the instruction budget ran out ({}); a larger `budget` in the lab, or --budget, lets it run on",
-                places.join(", ")
+                "the driver needs the library {module}, which dirql does not have: it called {name} from {}",
+                at(*caller)
             );
-            (Verdict::Finding, Finding::new("budget", message))
+            (Verdict::Missing, Finding::new("missing", message).at(place(modules, *caller)))
+        }
+        Stop::MissingExport { module, name, caller } => {
+            let how = if *caller == 0 { String::new() } else { format!(" from {}", at(*caller)) };
+            let message = format!(
+                "the driver called {module}!{name}{how}; dirql does not implement it{}\n  what to do: `dirql \
+                 inspect` lists every import that is missing; a lab that keeps clear of this path runs on",
+                wanted(name)
+            );
+            (Verdict::Missing, Finding::new("missing", message).at(place(modules, *caller)))
+        }
+        Stop::MissingFeature { what, caller } => {
+            let how = if *caller == 0 { String::new() } else { format!(" (at {})", at(*caller)) };
+            let message = format!("the driver needs {what}{how}; dirql does not have it");
+            (Verdict::Missing, Finding::new("missing", message).at(place(modules, *caller)))
+        }
+        Stop::MissingInstruction { rip, text } => {
+            let message = format!("the instruction `{text}` at {} is not implemented", at(*rip));
+            (Verdict::Missing, Finding::new("missing", message).at(place(modules, *rip)))
+        }
+        Stop::Budget { at: cpus } => {
+            let inside = |rip: u64| modules.locate(rip).is_some();
+            let said: Vec<String> = cpus
+                .iter()
+                .enumerate()
+                .filter(|(_, rip)| **rip != 0)
+                .map(|(i, rip)| format!("CPU {i} at {}", at(*rip)))
+                .collect();
+            let message = format!(
+                "the instruction budget ran out, {}: the driver loops, or its lab needs a larger `budget`\n  what \
+                 to do: look at that place; `--budget N` lets it run on",
+                if said.is_empty() { "every CPU idle".to_owned() } else { said.join(", ") }
+            );
+            let mut finding = Finding::new("budget", message);
+            for (i, rip) in cpus.iter().enumerate().filter(|(_, rip)| inside(**rip)) {
+                finding = finding.at(Place { cpu: Some(i as u32), ..place(modules, *rip) });
+            }
+            (Verdict::Finding, finding)
         }
         Stop::Hang { why } => (Verdict::Finding, Finding::new("hang", format!("nothing can go on: {why}"))),
         Stop::OutOfMemory => {
@@ -205,35 +297,21 @@ fn judge(stop: &Stop, modules: &dirql_kernel::loader::Modules) -> (Verdict, Find
     }
 }
 
-/// Reads an image and says what it imports.
-///
-/// # Errors
-/// If the image can't be read, or is no x64 driver.
-pub fn inspect(path: &Path) -> Result<InspectReport, InputError> {
-    let bytes = crate::file::read(path, crate::file::IMAGE_SIZE_CAP, "image")?;
-    let image = parse(path, &bytes)?;
-    let missing = dirql_kernel::loader::missing_imports(&image);
-    let imports = image
-        .imports
-        .iter()
-        .map(|i| {
-            let name = match &i.symbol {
-                dirql_image::Symbol::Name(n) => n.clone(),
-                dirql_image::Symbol::Ordinal(n) => format!("#{n}"),
-            };
-            let implemented = !missing.iter().any(|m| m.module == i.module && m.name == name);
-            ImportLine { module: i.module.clone(), name, implemented }
-        })
-        .collect();
-    let (size, entry) = (u64::from(image.size_of_image), u64::from(image.entry_rva));
-    Ok(InspectReport { image: file_name(path), size, entry, imports })
+/// How many drivers of the survey want a missing export, in words.
+fn wanted(name: &str) -> String {
+    let of = dirql_kernel::demand::SURVEYED;
+    match dirql_kernel::demand(name) {
+        Some(d) => format!(" ({} of {of} surveyed drivers import it)", d.drivers),
+        None => format!(" (none of {of} surveyed drivers imports it)"),
+    }
 }
 
-/// Every export that dirql implements, by module and name.
-#[must_use]
-pub fn exports() -> Vec<ExportLine> {
-    dirql_kernel::loader::implemented_exports()
-        .into_iter()
-        .map(|(name, _)| ExportLine { module: "ntoskrnl.exe".into(), name: name.into() })
-        .collect()
+/// A place for a guest address; an empty one when no image is there.
+fn place(modules: &dirql_kernel::loader::Modules, va: u64) -> Place {
+    let mut place = Place { role: "at".into(), ..Place::default() };
+    if let Some((module, rva)) = modules.locate(va) {
+        place.image = Some(module.name.clone());
+        place.rva = Some(rva);
+    }
+    place
 }

@@ -299,9 +299,6 @@ exports! {
     [15] fn vswprintf_s(cx, d: u64, n: u64, text: u64, va: u64) { ret(list(cx, d, n, text, va, true, Full::Refuse)?) }
     [15] fn strcpy_s(cx, d: u64, n: u64, s: u64) { ret(checked_copy(cx, d, n, s, false)?) }
     [15] fn wcscpy_s(cx, d: u64, n: u64, s: u64) { ret(checked_copy(cx, d, n, s, true)?) }
-    // A frame-based handler is not run yet: ExceptionContinueSearch.
-    [15] fn __C_specific_handler(_cx) { ret(1) }
-    [15] fn _local_unwind(cx) { Err(cx.missing("unwinding the stack")) }
 }
 
 /// 0, or EINVAL 22, or ERANGE 34.

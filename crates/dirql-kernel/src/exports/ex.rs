@@ -22,6 +22,10 @@ const OLD_IRQL: u64 = 48;
 /// EX_SPIN_LOCK: held exclusively.
 const EXCLUSIVE: u32 = 1 << 31;
 
+/// PF_COMPARE_EXCHANGE_DOUBLE, PF_MMX, PF_XMMI (SSE), PF_RDTSC, PF_XMMI64 (SSE2), PF_NX, PF_COMPARE_EXCHANGE128: what
+/// every x64 processor of the profile has.
+pub(crate) const PROCESSOR_FEATURES: &[u8] = &[2, 3, 6, 8, 10, 12, 14];
+
 /// How the `Ex` family goes on.
 #[derive(Clone, Debug)]
 pub enum ExThen {
@@ -56,6 +60,22 @@ pub enum ExThen {
     },
     /// The free routine of a lookaside list returned; go on with the next entry.
     DrainLookaside(u64),
+    /// A routine of a callback object returned; call the rest.
+    Notify {
+        /// Routines and their contexts.
+        rest: Vec<(u64, u64)>,
+        /// First argument of the notification.
+        a: u64,
+        /// Second.
+        b: u64,
+    },
+    /// A push lock may have become free: try again.
+    PushLock {
+        /// Its address.
+        lock: u64,
+        /// Shared rather than exclusive.
+        shared: bool,
+    },
     /// A worker thread looks for work.
     WorkerNext,
     /// A work routine returned to its worker.
@@ -94,6 +114,8 @@ impl ExThen {
             Self::Resource(request) => ex_resource::resume(cx, request),
             Self::List { op, at, with, lock } => interlocked(cx, op, at, with, lock),
             Self::DrainLookaside(list) => ex_pool::drain_lookaside(cx, list),
+            Self::Notify { rest, a, b } => super::ex_callback::notify(cx, rest, a, b),
+            Self::PushLock { lock, shared } => super::ex_callback::acquire(cx, lock, shared),
             Self::WorkerNext => ex_work::next(cx),
             Self::WorkerGot => ex_work::got(cx),
             Self::WorkerDone => ex_work::done(cx),
@@ -416,11 +438,9 @@ exports! {
         cx.w64(to, time)?;
         void()
     }
-    // PF_COMPARE_EXCHANGE_DOUBLE, PF_MMX, PF_XMMI (SSE), PF_RDTSC, PF_XMMI64 (SSE2), PF_NX, PF_COMPARE_EXCHANGE128:
-    // what every x64 processor of the profile has.
     [15] fn ExIsProcessorFeaturePresent(cx, feature: u32) {
         let _ = &cx;
-        ret(u64::from(matches!(feature, 2 | 3 | 6 | 8 | 10 | 12 | 14)))
+        ret(u64::from(PROCESSOR_FEATURES.iter().any(|&f| u32::from(f) == feature)))
     }
 }
 

@@ -60,6 +60,7 @@ fn allocate(cx: &mut Cx<'_>, paged: bool, size: u64, tag: u32, zero: bool, raise
     let kind = if paged { PoolKind::Paged } else { PoolKind::NonPaged };
     match cx.k.pool.alloc(&mut cx.m.mem, size, kind, tag) {
         Ok(at) => {
+            cx.k.pool.hand_over(at);
             if !zero {
                 cx.k.pool.scribble(&mut cx.m.mem, at)?;
             }

@@ -4,6 +4,7 @@ use dirql_event::EventKind;
 
 use crate::context::{Outcome, Wait, ret, void};
 use crate::cx::Cx;
+use crate::identity;
 use crate::io::{self, Interface, device};
 use crate::pool::PoolKind;
 use crate::stop::Stop;
@@ -144,10 +145,6 @@ crate::exports! {
         cx.w64(device_out, top)?;
         ret(0)
     }
-    [2] fn IoGetDmaAdapter(cx, _pdo: u64, _description: u64, _registers: u64) {
-        Err(cx.missing("IoGetDmaAdapter: a DMA adapter (use MmAllocateContiguousMemorySpecifyCache, or wait for DMA adapters)"))
-    }
-
     [0] fn IoRegisterDeviceInterface(cx, pdo: u64, guid: u64, reference: u64, out: u64) {
         let text = guid_text(&cx.bytes(guid, 16)?);
         let mut link = format!("\\??\\PCI#{:x}#{text}", cx.k.io.pdos.iter().position(|p| p.object == pdo).unwrap_or(0));
@@ -180,19 +177,30 @@ crate::exports! {
             return ret(u64::from(INVALID_DEVICE_REQUEST));
         };
         let machine = cx.k.io.pdos[p].machine;
-        let (vendor, device) = crate::board::identity(cx.m, machine);
         let wide = |s: &str| s.encode_utf16().chain([0]).flat_map(u16::to_le_bytes).collect::<Vec<u8>>();
-        let hardware = format!("PCI\\VEN_{:04X}&DEV_{:04X}", vendor, device);
-        let data = match property {
-            0 => wide(&format!("dirql device {p}")),
-            1 => [wide(&hardware), vec![0, 0]].concat(),
-            2 => [wide("PCI\\CC_FF00"), vec![0, 0]].concat(),
-            9 => wide("PCI"),
-            0x0a => wide(&format!("\\Device\\NTPNP_PCI{p:04}")),
-            // DevicePropertyLegacyBusType (PCIBus), bus number, address (device number in the high half).
+        let multi = |texts: Vec<String>| [texts.iter().flat_map(|t| wide(t)).collect(), vec![0, 0]].concat();
+        let (bus, slot, function) = identity::place(cx.m, machine);
+        let data: Vec<u8> = match property {
+            0 => wide(&cx.k.io.pdos[p].name),
+            1 => multi(identity::hardware_ids(cx.m, machine)),
+            2 => multi(identity::compatible_ids(cx.m, machine)),
+            5 => wide(identity::CLASS_NAME),
+            6 => wide(identity::CLASS_GUID),
+            7 => wide(&format!("{}\\{p:04}", identity::CLASS_GUID)),
+            // No manufacturer, friendly name, or number of the slot was set.
+            8 | 9 | 0x11 => return ret(OBJECT_NAME_NOT_FOUND),
+            0x0a => wide(&format!("PCI bus {bus}, device {slot}, function {function}")),
+            0x0b => wide(&format!("\\Device\\NTPNP_PCI{p:04}")),
+            // GUID_BUS_TYPE_PCI.
+            0x0c => vec![0xb0, 0xdf, 0xeb, 0xc8, 0x10, 0xb5, 0xd0, 0x11, 0x80, 0xe5, 0, 0xa0, 0xc9, 0x25, 0x42, 0xe3],
+            // PCIBus, its number, the enumerator, and the address: device number in the high half.
             0x0d => 5u32.to_le_bytes().to_vec(),
-            0x0e => 0u32.to_le_bytes().to_vec(),
-            0x10 => ((p as u32 + 1) << 16).to_le_bytes().to_vec(),
+            0x0e => bus.to_le_bytes().to_vec(),
+            0x0f => wide("PCI"),
+            0x10 => (slot << 16 | function).to_le_bytes().to_vec(),
+            // InstallStateInstalled, RemovalPolicyExpectNoRemoval.
+            0x12 => 0u32.to_le_bytes().to_vec(),
+            0x13 => 1u32.to_le_bytes().to_vec(),
             other => return Err(cx.missing(format!("IoGetDeviceProperty: property {other}"))),
         };
         cx.w32(result, data.len() as u32)?;

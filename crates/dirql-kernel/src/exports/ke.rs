@@ -57,6 +57,22 @@ pub struct KeState {
     pub work: super::ex_work::WorkQueue,
     /// UUIDs made so far.
     pub uuids: u64,
+    /// Clock tick that KUSER_SHARED_DATA shows.
+    pub shared_tick: u64,
+    /// Locks of pageable sections by the section's address (MmLockPagableDataSection).
+    pub locked_sections: BTreeMap<u64, u32>,
+    /// Open event handles and the events' addresses.
+    pub event_handles: BTreeMap<u64, u64>,
+    /// Events with names (lower case).
+    pub named_events: BTreeMap<String, u64>,
+    /// Timers of devices (IoInitializeTimer), by device object.
+    pub device_timers: BTreeMap<u64, super::io_more::DeviceTimer>,
+    /// Blocks the kernel makes once, at their first use.
+    pub singletons: BTreeMap<&'static str, u64>,
+    /// Callback objects by address.
+    pub callbacks: BTreeMap<u64, super::ex_callback::Callback>,
+    /// DMA adapters.
+    pub dma: super::hal_dma::DmaState,
 }
 
 impl KeState {
@@ -71,9 +87,20 @@ impl KeState {
         Some(handle)
     }
 
-    /// Closes a thread handle; false when it is none.
+    /// Opens a handle to an event; none when the table is full.
+    pub(crate) fn open_event_handle(&mut self, event: u64) -> Option<u64> {
+        if self.event_handles.len() >= 1 << 16 {
+            return None;
+        }
+        self.next_handle += 1;
+        let handle = HANDLE_BASE + 4 * self.next_handle;
+        self.event_handles.insert(handle, event);
+        Some(handle)
+    }
+
+    /// Closes a handle of a thread or an event; false when it is none.
     pub(crate) fn close_thread_handle(&mut self, handle: u64) -> bool {
-        self.handles.remove(&handle).is_some()
+        self.handles.remove(&handle).is_some() || self.event_handles.remove(&handle).is_some()
     }
 }
 

@@ -21,7 +21,7 @@ const STATUS_INVALID_PARAMETER: u64 = 0xC000_000D;
 /// differs between Windows builds and which drivers must not read (spec 2.5, I-32).
 pub(crate) const NUMBER_BASE: u32 = 0x800;
 
-fn init(cx: &mut Cx<'_>, dpc: u64, kind: u8, routine: u64, context: u64) -> Result<(), Stop> {
+pub(crate) fn init(cx: &mut Cx<'_>, dpc: u64, kind: u8, routine: u64, context: u64) -> Result<(), Stop> {
     cx.w8(dpc, kind)?;
     // MediumImportance.
     cx.w8(dpc + IMPORTANCE, 1)?;

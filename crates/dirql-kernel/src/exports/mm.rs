@@ -12,20 +12,20 @@ const PAGE: u64 = 0x1000;
 /// Longest device window: larger than any BAR that the machine's firmware places.
 const MAX_WINDOW: u64 = 1 << 30;
 /// Offsets in MDL; the page-frame numbers follow its 48 bytes.
-mod mdl {
-    pub(super) const NEXT: u64 = 0;
-    pub(super) const SIZE: u64 = 8;
-    pub(super) const FLAGS: u64 = 10;
-    pub(super) const MAPPED: u64 = 24;
-    pub(super) const START: u64 = 32;
-    pub(super) const COUNT: u64 = 40;
-    pub(super) const OFFSET: u64 = 44;
-    pub(super) const PFNS: u64 = 48;
+pub(crate) mod mdl {
+    pub(crate) const NEXT: u64 = 0;
+    pub(crate) const SIZE: u64 = 8;
+    pub(crate) const FLAGS: u64 = 10;
+    pub(crate) const MAPPED: u64 = 24;
+    pub(crate) const START: u64 = 32;
+    pub(crate) const COUNT: u64 = 40;
+    pub(crate) const OFFSET: u64 = 44;
+    pub(crate) const PFNS: u64 = 48;
 }
-const MDL_MAPPED_TO_SYSTEM_VA: u16 = 1;
-const MDL_PAGES_LOCKED: u16 = 2;
-const MDL_SOURCE_IS_NONPAGED_POOL: u16 = 4;
-const TAG: u32 = u32::from_le_bytes(*b"Mdl ");
+pub(crate) const MDL_MAPPED_TO_SYSTEM_VA: u16 = 1;
+pub(crate) const MDL_PAGES_LOCKED: u16 = 2;
+pub(crate) const MDL_SOURCE_IS_NONPAGED_POOL: u16 = 4;
+pub(crate) const TAG: u32 = u32::from_le_bytes(*b"Mdl ");
 
 fn window(cx: &mut Cx<'_>, pa: u64, bytes: u64) -> std::result::Result<u64, Stop> {
     if bytes == 0 || bytes > MAX_WINDOW || pa.checked_add(bytes).is_none() {
@@ -106,10 +106,13 @@ crate::exports! {
     [2] fn MmIsAddressValid(cx, va: u64) { ret(u64::from(cx.m.mem.translate(Va(va)).is_some())) }
 
     [2] fn MmAllocateContiguousMemory(cx, bytes: u64, highest: u64) {
-        ret(cx.k.pool.alloc_contiguous(&mut cx.m.mem, bytes, highest, 0, TAG).unwrap_or(0))
+        let at = cx.k.pool.alloc_contiguous(&mut cx.m.mem, bytes, highest, 0, TAG).unwrap_or(0);
+        cx.k.pool.hand_over(at);
+        ret(at)
     }
     [2] fn MmAllocateContiguousMemorySpecifyCache(cx, bytes: u64, lowest: u64, highest: u64, boundary: u64, _cache: u32) {
         let at = cx.k.pool.alloc_contiguous(&mut cx.m.mem, bytes, highest, boundary, TAG).unwrap_or(0);
+        cx.k.pool.hand_over(at);
         if at != 0 && physical(cx, at).is_some_and(|pa| pa < lowest) {
             return Err(cx.missing(format!("contiguous memory above physical address {lowest:#x}")));
         }
@@ -160,17 +163,27 @@ crate::exports! {
         cx.w16(at + mdl::FLAGS, flags & !MDL_PAGES_LOCKED)?;
         void()
     }
-    /// The buffer is in system space already, so the mapping is the buffer itself.
+    /// A buffer that is in system space already is its own mapping.
     [2] fn MmMapLockedPagesSpecifyCache(cx, at: u64, mode: u8, _cache: u32, _base: u64, _bugcheck: u32, _priority: u32) {
         if mode != 0 {
             return Err(cx.missing("MmMapLockedPagesSpecifyCache into user space"));
         }
-        let flags = cx.r16(at + mdl::FLAGS)?;
-        cx.w16(at + mdl::FLAGS, flags | MDL_MAPPED_TO_SYSTEM_VA)?;
-        ret(cx.r64(at + mdl::MAPPED)?)
+        super::mm_pages::mapped(cx, at)
     }
-    [2] fn MmUnmapLockedPages(cx, _base: u64, at: u64) {
+    [2] fn MmUnmapLockedPages(cx, base: u64, at: u64) {
         let flags = cx.r16(at + mdl::FLAGS)?;
+        let buffer = cx.r64(at + mdl::START)?.wrapping_add(u64::from(cx.r32(at + mdl::OFFSET)?));
+        if flags & MDL_MAPPED_TO_SYSTEM_VA == 0 {
+            return Err(Stop::bug_check(
+                0xDA,
+                [0x400, base, at, 0],
+                format!("MmUnmapLockedPages of the MDL at {at:#x}, which is not mapped"),
+            ));
+        }
+        if base != buffer && flags & MDL_SOURCE_IS_NONPAGED_POOL == 0 {
+            super::mm_pages::unmap(cx, base, at)?;
+            cx.w64(at + mdl::MAPPED, 0)?;
+        }
         cx.w16(at + mdl::FLAGS, flags & !MDL_MAPPED_TO_SYSTEM_VA)?;
         void()
     }

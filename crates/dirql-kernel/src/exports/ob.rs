@@ -55,6 +55,9 @@ fn by_handle(cx: &mut Cx<'_>, handle: u64, kind: u64, out: u64, info: u64) -> Re
         CURRENT_PROCESS => (system_process(cx)?, "PsProcessType"),
         _ => match cx.k.ke.handles.get(&handle).and_then(|id| cx.k.threads.get(id)) {
             Some(t) => (t.kthread, "PsThreadType"),
+            None if cx.k.ke.event_handles.contains_key(&handle) => {
+                (cx.k.ke.event_handles[&handle], "ExEventObjectType")
+            }
             None => {
                 cx.w64(out, 0)?;
                 return ret(STATUS_INVALID_HANDLE);

@@ -11,7 +11,7 @@ use crate::stop::Stop;
 use crate::then::Then;
 
 /// Identity of the System process.
-const SYSTEM_PID: u64 = 4;
+pub(crate) const SYSTEM_PID: u64 = 4;
 /// NtCurrentProcess().
 const CURRENT_PROCESS: u64 = u64::MAX;
 /// Normal priority of a system thread.
@@ -26,7 +26,7 @@ pub(crate) fn system_process(cx: &Cx<'_>) -> std::result::Result<u64, Stop> {
 }
 
 /// A thread's identity as its CLIENT_ID has it.
-fn tid(id: u32) -> u64 {
+pub(crate) fn tid(id: u32) -> u64 {
     // The System process has 4, and the first thread must not share it.
     4 * (u64::from(id) + 2)
 }

@@ -1,5 +1,5 @@
-//! Run-time library: counted strings, memory, bits and version. Case is ASCII's. Left out and reported by name as
-//! missing exports: registry queries, security descriptors, tables.
+//! Run-time library: counted strings, memory, and version. Conversions, the calendar, bitmaps, the registry and security
+//! descriptors are in the other `rtl_` files.
 
 use crate::context::{Result, ret, void};
 use crate::cx::Cx;
@@ -12,17 +12,22 @@ const STATUS_BUFFER_TOO_SMALL: u64 = 0xC000_0023;
 const STATUS_NO_MEMORY: u64 = 0xC000_0017;
 const TAG: u32 = u32::from_le_bytes(*b"RtlS");
 
-/// How a run-time routine goes on. None calls the driver back yet, so there is no value.
+/// How a run-time routine goes on.
 #[derive(Clone, Debug)]
-pub enum RtlThen {}
+pub enum RtlThen {
+    /// The QueryRoutine of a registry query returned.
+    Query(Box<crate::exports::rtl_registry::Query>),
+}
 
 impl RtlThen {
     /// Goes on.
     ///
     /// # Errors
     /// Whatever ends the run.
-    pub fn resume(self, _cx: &mut Cx<'_>, _value: u64) -> Result {
-        match self {}
+    pub fn resume(self, cx: &mut Cx<'_>, value: u64) -> Result {
+        match self {
+            Self::Query(q) => crate::exports::rtl_registry::resume(cx, *q, value),
+        }
     }
 }
 
@@ -40,13 +45,25 @@ fn init(cx: &mut Cx<'_>, dst: u64, src: u64, wide: bool) -> std::result::Result<
     cx.w64(dst.wrapping_add(8), src)
 }
 
-fn text(cx: &Cx<'_>, s: u64) -> std::result::Result<Vec<u16>, Stop> {
+/// The code units of a UNICODE_STRING.
+pub(crate) fn text(cx: &Cx<'_>, s: u64) -> std::result::Result<Vec<u16>, Stop> {
     let bytes = cx.bytes(cx.r64(s.wrapping_add(8))?, usize::from(cx.r16(s)? & !1))?;
     Ok(bytes.chunks_exact(2).map(|c| u16::from_le_bytes([c[0], c[1]])).collect())
 }
 
-fn upper(u: u16) -> u16 {
-    if (0x61..=0x7A).contains(&u) { u - 0x20 } else { u }
+/// Upper case of one code unit: Unicode's simple mapping, where it is one to one.
+pub(crate) fn upper(u: u16) -> u16 {
+    match char::from_u32(u32::from(u)) {
+        Some('a'..='z') => u - 0x20,
+        Some(c) if u >= 0x80 => {
+            let mut to = c.to_uppercase();
+            match (to.next().map(|l| u16::try_from(u32::from(l))), to.next()) {
+                (Some(Ok(l)), None) if l >= 0x80 => l,
+                _ => u,
+            }
+        }
+        _ => u,
+    }
 }
 
 fn folded(cx: &Cx<'_>, s: u64, fold: u8) -> std::result::Result<Vec<u16>, Stop> {

@@ -12,7 +12,7 @@ use crate::exception::Exception;
 use crate::exit::{Bus, Exit};
 use crate::flags::Flags;
 use crate::op::{K, NO_REG, Op, Opd};
-use crate::regs::Cpu;
+use crate::regs::{Cpu, MemoryAccess};
 use crate::rflags;
 use alu::{add, logic, sub};
 use dirql_mem::{FrameId, Memory, PAGE_SIZE, Pa, Prot, Target, Va};
@@ -152,9 +152,13 @@ impl Cpu {
     fn run_ops(&mut self, env: &mut Env<'_>, ops: &[Op], budget: u64) -> R<()> {
         let start = self.done;
         let mut rip = self.regs.rip;
+        let logging = self.log.is_some();
         for (i, op) in ops.iter().enumerate() {
             self.next = rip.wrapping_add(u64::from(op.len));
-            if matches!(op.k, K::Str | K::Sys) {
+            if logging {
+                self.regs.rip = rip;
+            }
+            if logging || matches!(op.k, K::Str | K::Sys) {
                 self.done = start + i as u64;
                 self.left = budget - self.done;
             }
@@ -342,7 +346,10 @@ impl Cpu {
         }
         match target {
             Target::Ram(frame) => {
-                self.tlb.fill(va, frame, prot.contains(Prot::READ), prot.contains(Prot::WRITE));
+                // An access that is to be seen, or held back, takes the slow path: it must not find the page here.
+                if self.log.is_none() && !self.hold {
+                    self.tlb.fill(va, frame, prot.contains(Prot::READ), prot.contains(Prot::WRITE));
+                }
                 Ok(Place::Ram(frame))
             }
             Target::Device(pa) => Ok(Place::Device(pa)),
@@ -372,6 +379,7 @@ impl Cpu {
         let first = (PAGE_SIZE - off).min(N);
         let a = self.resolve(env, va, false)?;
         let b = if first < N { Some(self.resolve(env, va.wrapping_add(first as u64), false)?) } else { None };
+        self.note(va, N, false);
         self.fetch(env, a, off, &mut out[..first]);
         if let Some(b) = b {
             self.fetch(env, b, 0, &mut out[first..]);
@@ -422,11 +430,23 @@ impl Cpu {
         } else {
             None
         };
+        self.note(va, data.len(), true);
+        if self.hold && matches!(a, Place::Ram(_)) && b.is_none_or(|b| matches!(b, Place::Ram(_))) {
+            self.held.push((va, data.to_vec()));
+            return Ok(());
+        }
         self.put(env, a, off, &data[..first]);
         if let Some(b) = b {
             self.put(env, b, 0, &data[first..]);
         }
         Ok(())
+    }
+
+    /// Records an access, when accesses are recorded.
+    fn note(&mut self, va: u64, len: usize, write: bool) {
+        if let Some(log) = &mut self.log {
+            log.push(MemoryAccess { retired: self.done, rip: self.regs.rip, va, len: len as u8, write });
+        }
     }
 
     fn put(&mut self, env: &mut Env<'_>, place: Place, off: usize, data: &[u8]) {

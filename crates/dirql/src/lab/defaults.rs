@@ -74,7 +74,8 @@ impl Lab {
         Self {
             devices: vec![device],
             drivers: vec![DriverLab {
-                image: image.into(),
+                // Beside the lab, when it is saved where the image is.
+                image: image.file_name().map(Into::into).unwrap_or_default(),
                 devices: vec![name.into()],
                 registry: Registry::new(),
                 line: 0,

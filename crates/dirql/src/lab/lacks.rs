@@ -1,6 +1,6 @@
 //! What a lab asks for that this dirql can't do. One table: when something is built, its row goes.
 
-use super::{Action, Bus, Interrupts, Lab, PowerTarget, SetTarget};
+use super::{Action, Bus, Delivery, Interrupts, Lab, PowerTarget, SetTarget, Setting};
 use crate::models;
 
 /// Something a lab asks for that dirql does not have.
@@ -33,13 +33,19 @@ impl Lab {
             }
         };
         lack(self.machine.groups > 1, "processor groups (groups)", 0);
-        lack(self.manual_life, "life = \"manual\"", 0);
+        lack(self.machine.delivery == Delivery::Fixed, "fixed delivery (delivery = \"fixed\")", 0);
         for d in &self.devices {
             lack(d.script.is_some(), "a device script (script)", d.line);
             lack(d.bus == Bus::Isa, "a device on the ISA bus (bus = \"isa\")", d.line);
             let unavailable = models::model(&d.model).is_some_and(|m| !m.available);
             lack(unavailable, &format!("the device model `{}`", d.model), d.line);
             let lines = d.bus == Bus::Pci && matches!(d.interrupts, Interrupts::Line(n) if n > 1);
+            let sets = d.affinity.windows(2).any(|w| w[0] != w[1]);
+            lack(sets, "an affinity for each interrupt (affinity)", d.line);
+            let bars = !d.bars.is_empty() && d.model != "stub" && !unavailable;
+            lack(bars, &format!("other BARs for the model `{}` (bars)", d.model), d.line);
+            let arrivals = d.arrivals > 0 && d.model == "edu";
+            lack(arrivals, "arrivals of the model `edu` (arrivals)", d.line);
             lack(lines, "a PCI function with more than one line", d.line);
         }
         lack(
@@ -54,7 +60,18 @@ impl Lab {
             lack(true, "modules beside the kernel ([[library]])", l.line);
         }
         for step in self.steps_once() {
-            lack(step.thread.is_some(), "steps on threads of their own (thread)", step.line);
+            let e = &step.expect;
+            let sent = step.action.is_request();
+            let expects = [
+                ("status", e.status.is_some() && !sent),
+                ("output", e.output.is_some() && !sent),
+                ("information", e.information.is_some() && !sent),
+                ("within", e.within.is_some() && !sent),
+            ];
+            for (key, asked) in expects {
+                let what = format!("`expect = {{ {key} }}` on `{}`", step.action.verb());
+                lack(asked, &what, step.line);
+            }
             match &step.action {
                 Action::Power { target: PowerTarget::System(_), .. } => {
                     lack(true, "system power (system)", step.line)
@@ -63,11 +80,20 @@ impl Lab {
                     lack(true, "other resources (rebalance)", step.line)
                 }
                 Action::Set(SetTarget::Memory { .. }) => lack(true, "writing memory (address)", step.line),
+                Action::Set(SetTarget::Register { value, .. }) if !matches!(value, Setting::Number(_)) => {
+                    lack(true, "a register's value that is no number (value)", step.line)
+                }
                 _ => {}
             }
         }
-        lack(!self.rules.levels.is_empty(), "levels of rules ([rules])", 0);
-        lack(!self.rules.suppress.is_empty(), "suppressions of findings ([[rules.suppress]])", 0);
+        let suppressed = self.rules.suppress.iter().map(|s| &s.rule);
+        for rule in self.rules.levels.keys().chain(suppressed) {
+            let near = crate::problem::nearest(rule, crate::rules::RULES.iter().map(|r| r.id));
+            let near = near.map_or_else(String::new, |n| format!(" (did you mean `{n}`?)"));
+            lack(crate::rules::rule(rule).is_none(), &format!("the rule `{rule}`{near}"), 0);
+        }
+        let functions = self.rules.suppress.iter().any(|s| s.function.is_some());
+        lack(functions, "suppressions by function ([[rules.suppress]] function)", 0);
         out
     }
 

@@ -20,7 +20,7 @@ pub use step::{Action, DevicePower, Expect, PnpMinor, PowerTarget, SetTarget, St
 use crate::problem::InputError;
 
 /// The instructions a run may take when the lab says nothing.
-pub const DEFAULT_BUDGET: u64 = 200_000_000;
+pub const DEFAULT_BUDGET: u64 = 20_000_000;
 
 /// The largest lab file, in bytes.
 pub const LAB_SIZE_CAP: u64 = 4 << 20;
@@ -400,11 +400,12 @@ impl Lab {
         }
     }
 
-    /// The step with `repeat` written out, in order.
+    /// The steps with `repeat` written out, in order, each with the thread that does it; none is the main one.
+    /// What is within a `repeat` is done by the thread of the `repeat`, unless it names its own.
     #[must_use]
-    pub fn flat_steps(&self) -> Vec<&Step> {
+    pub fn flat_steps(&self) -> Vec<(&Step, Option<&str>)> {
         let mut out = Vec::new();
-        step::flatten(&self.steps, &mut out);
+        step::flatten(&self.steps, None, &mut out);
         out
     }
 }

@@ -175,6 +175,25 @@ impl Action {
         }
     }
 
+    /// Whether it sends a request that completes, or waits for one.
+    pub(super) fn is_request(&self) -> bool {
+        match self {
+            Self::Open { .. }
+            | Self::Read { .. }
+            | Self::Write { .. }
+            | Self::Ioctl { .. }
+            | Self::Close { .. }
+            | Self::Wait(WaitFor::Request(_))
+            | Self::Pnp { .. }
+            | Self::Power { .. }
+            | Self::Remove { .. }
+            | Self::SurpriseRemove { .. } => true,
+            Self::Cancel { .. } | Self::Wait(_) | Self::Raise { .. } | Self::Set(_) | Self::Repeat { .. } => {
+                false
+            }
+        }
+    }
+
     /// Every value of `do`.
     pub const VERBS: &[&str] = &[
         "open",
@@ -248,11 +267,16 @@ pub(super) fn weight(steps: &[Step]) -> u64 {
 }
 
 /// Writes every `repeat` out.
-pub(super) fn flatten<'a>(steps: &'a [Step], out: &mut Vec<&'a Step>) {
+pub(super) fn flatten<'a>(
+    steps: &'a [Step],
+    thread: Option<&'a str>,
+    out: &mut Vec<(&'a Step, Option<&'a str>)>,
+) {
     for step in steps {
+        let thread = step.thread.as_deref().or(thread);
         match &step.action {
-            Action::Repeat { count, steps } => (0..*count).for_each(|_| flatten(steps, out)),
-            _ => out.push(step),
+            Action::Repeat { count, steps } => (0..*count).for_each(|_| flatten(steps, thread, out)),
+            _ => out.push((step, thread)),
         }
     }
 }

@@ -6,10 +6,10 @@ mod trace;
 
 use serde::Serialize;
 
-pub use story::{Connection, IrpLine, RunStory, StepLine, VectorCount};
+pub use story::{Connection, FirstLine, IrpLine, PnpLine, RunStory, StepLine, VectorCount};
 pub use trace::trace_line;
 
-use crate::lab::{Checks, Level};
+use crate::lab::Level;
 use crate::problem::InputError;
 
 /// How a command ended. The four kinds of failure are never mixed.
@@ -70,7 +70,7 @@ pub struct Place {
 /// Something wrong, or worth telling.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Finding {
-    /// The rule's id, `bugcheck`, `load`, `check.NAME`, `step`, `missing`, `input` or `internal`.
+    /// The rule's id, one of [`crate::rules::RULES`], `missing`, `input` or `internal`.
     pub rule: String,
     /// How serious.
     pub level: Level,
@@ -97,6 +97,15 @@ impl Finding {
             replay: None,
         }
     }
+
+    /// The finding with one place more; a place that says nothing is left out.
+    #[must_use]
+    pub fn at(mut self, place: Place) -> Self {
+        if place.image.is_some() || place.file.is_some() || !place.stack.is_empty() {
+            self.places.push(place);
+        }
+        self
+    }
 }
 
 /// Figures of a run.
@@ -108,6 +117,8 @@ pub struct Stats {
     pub virtual_ns: u64,
     /// Events.
     pub events: u64,
+    /// Events beyond what a run keeps; the story does not know of them.
+    pub events_lost: u64,
     /// The counters that a `[check]` may bound, by name.
     pub counters: std::collections::BTreeMap<&'static str, u64>,
 }
@@ -123,47 +134,15 @@ pub struct RunReport {
     pub stats: Stats,
     /// What happened.
     pub story: RunStory,
+    /// The lab that was made for the run, as a file to keep; none if there was a lab.
+    pub made_lab: Option<String>,
+    /// The bad input, with its excerpts, if that is what ended the command.
+    pub input: Option<InputError>,
     /// Every event, in order, if the run was traced.
     pub events: Vec<dirql_event::Event>,
 }
 
 impl RunReport {
-    /// Folds the events of a run into a report, and judges them by the lab's checks. `findings` and `verdict`
-    /// are what the run itself says; bug checks, steps and counters are judged here.
-    #[must_use]
-    pub fn from_events(
-        events: &[dirql_event::Event],
-        instructions: u64,
-        checks: &Checks,
-        mut findings: Vec<Finding>,
-        verdict: Verdict,
-    ) -> Self {
-        let story = RunStory::fold(events);
-        let counters = story.counters();
-        findings.extend(story.findings());
-        // What a run that stopped early counts says nothing about the driver.
-        if verdict == Verdict::Ok || verdict == Verdict::Finding {
-            for (name, bound) in &checks.counters {
-                let value = counters.get(name.as_str()).copied().unwrap_or(0);
-                if value < bound.low || value > bound.high {
-                    let wanted = match (bound.low, bound.high) {
-                        (low, high) if low == high => format!("{low}"),
-                        (low, u64::MAX) => format!("at least {low}"),
-                        (0, high) => format!("at most {high}"),
-                        (low, high) => format!("{low} to {high}"),
-                    };
-                    let message = format!("counter `{name}` is {value}, the lab wants {wanted}");
-                    findings.push(Finding::new(&format!("check.{name}"), message));
-                }
-            }
-        }
-        let wrong = findings.iter().any(|f| f.level == Level::Finding);
-        let verdict = if verdict == Verdict::Ok && wrong { Verdict::Finding } else { verdict };
-        let virtual_ns = events.last().map_or(0, |e| e.at);
-        let stats = Stats { instructions, virtual_ns, events: events.len() as u64, counters };
-        Self { verdict, findings, stats, story, events: Vec::new() }
-    }
-
     /// A report of a run that did not come about.
     #[must_use]
     pub fn failed(verdict: Verdict, rule: &str, message: impl Into<String>) -> Self {
@@ -172,6 +151,8 @@ impl RunReport {
             findings: vec![Finding::new(rule, message)],
             stats: Stats::default(),
             story: RunStory::default(),
+            made_lab: None,
+            input: None,
             events: Vec::new(),
         }
     }
@@ -179,13 +160,17 @@ impl RunReport {
     /// The report as one JSON object.
     #[must_use]
     pub fn to_json(&self) -> serde_json::Value {
-        serde_json::json!({
+        let mut out = serde_json::json!({
             "dirql": env!("CARGO_PKG_VERSION"),
             "verdict": self.verdict,
             "findings": self.findings,
             "stats": self.stats,
             "story": self.story,
-        })
+        });
+        if let Some(lab) = &self.made_lab {
+            out["lab"] = serde_json::json!(lab);
+        }
+        out
     }
 
     /// The report as text, with ANSI styles if `colour`.
@@ -197,6 +182,26 @@ impl RunReport {
 
 impl From<InputError> for RunReport {
     fn from(error: InputError) -> Self {
-        Self::failed(Verdict::Input, "input", error.to_string())
+        let mut report = Self::failed(Verdict::Input, "input", "");
+        report.findings = error
+            .problems
+            .iter()
+            .map(|p| {
+                let help = p.help.as_ref().map_or_else(String::new, |h| format!("; {h}"));
+                let finding =
+                    Finding::new("input", crate::problem::printable(&format!("{}{help}", p.message)));
+                match &error.file {
+                    Some(file) => finding.at(Place {
+                        role: "at".into(),
+                        file: Some(file.display().to_string()),
+                        line: error.position(p).and_then(|(line, _)| u32::try_from(line).ok()),
+                        ..Place::default()
+                    }),
+                    None => finding,
+                }
+            })
+            .collect();
+        report.input = Some(error);
+        report
     }
 }

@@ -2,9 +2,10 @@
 
 use std::fmt::Write;
 
-use dirql_event::{LockOwner, ResourceKind, StepOutcome};
+use dirql_event::{InterruptMode, LockOwner, ResourceKind, ResourceLine, StepOutcome};
 
 use super::{RunReport, Verdict};
+use crate::lab::Level;
 use crate::problem::printable;
 use crate::status;
 
@@ -44,81 +45,171 @@ impl Out {
 
 pub(super) fn render(report: &RunReport, colour: bool) -> String {
     let mut out = Out { text: String::new(), colour };
+    if let Some(error) = &report.input {
+        let head = out.styled(RED, "error");
+        let text = error.to_string();
+        // The excerpts name the word at the start of each problem; only its colour is ours.
+        let text = if colour { text.replace("error:", &format!("{head}:")) } else { text };
+        let _ = writeln!(out.text, "{text}");
+        return out.text;
+    }
+    if let Some(lab) = &report.made_lab {
+        let _ = writeln!(
+            out.text,
+            "# No lab was given, so this one was made. Save it as a .toml file to change it."
+        );
+        let _ = writeln!(out.text, "{}", lab.trim_end());
+        let _ = writeln!(out.text, "# The run:\n");
+    }
+    before(&mut out, report);
+    interrupts(&mut out, report);
+    workload(&mut out, report);
+    verdict(&mut out, report);
+    out.text
+}
+
+/// What there was before an interrupt: the driver, its devices, and what it was given.
+fn before(out: &mut Out, report: &RunReport) {
     let s = &report.story;
-    out.section(
-        "driver",
-        &s.drivers.iter().map(|(image, base)| format!("{image} at {base:#x}")).collect::<Vec<_>>(),
-    );
-    let devices: Vec<_> =
-        s.devices.iter().map(|(n, m, id, i)| format!("{n}: {m} {id}, interrupts {i}")).collect();
-    out.section("devices", &devices);
+    let mut lines: Vec<_> = s.drivers.iter().map(|(image, base)| format!("{image} at {base:#x}")).collect();
+    if !s.missing.is_empty() {
+        lines.push(format!("imports {} routine(s) that dirql lacks, if it calls them:", s.missing.len()));
+        lines.extend(s.missing.iter().map(|m| format!("  {m}")));
+    }
+    out.section("driver", &lines);
     let mut lines = Vec::new();
-    for (device, resources) in &s.resources {
-        for r in resources {
-            let cpus = cpus(&r.cpus);
-            let (vector, irql) = (r.vector.unwrap_or(0), r.irql.unwrap_or(0));
-            lines.push(match r.kind {
-                ResourceKind::Memory => format!("{device}: memory {:#x}, {:#x} bytes", r.start, r.length),
-                ResourceKind::Port => format!("{device}: ports {:#x}, {:#x}", r.start, r.length),
-                ResourceKind::Line => {
-                    format!("{device}: line GSI {} -> vector {vector:#x}, DIRQL {irql}, cpus {cpus}", r.start)
-                }
-                ResourceKind::Message => {
-                    format!(
-                        "{device}: {} message(s) -> vector {vector:#x}, DIRQL {irql}, cpus {cpus}",
-                        r.length
-                    )
-                }
-                ResourceKind::Other => format!("{device}: other"),
-            });
+    for (name, model, id, interrupts) in &s.devices {
+        lines.push(format!("{name}: {model} {id}, interrupts {interrupts}"));
+        for r in s.resources.iter().filter(|(d, _)| d == name).flat_map(|(_, r)| r) {
+            lines.push(format!("  {}", resource(r)));
         }
     }
-    out.section("resources", &lines);
-    let entries: Vec<_> =
+    out.section("devices and the resources assigned", &lines);
+    let mut lines: Vec<_> =
         s.entries.iter().map(|(what, code)| format!("{what}: {}", status::show(*code))).collect();
-    out.section("start", &entries);
+    for p in s.pnp.iter().filter(|p| p.minor == 0) {
+        lines.push(format!("start {}: {}", p.device, status::show(p.status)));
+    }
+    out.section("start", &lines);
     let mut lines = Vec::new();
     for c in &s.connections {
-        let back =
-            if c.version_out == c.version { String::new() } else { format!(" (returned {})", c.version_out) };
-        lines.push(format!("{} {}{back}: {}", c.api, version(c.version), status::show(c.status)));
+        let back = if c.version_out == c.version {
+            String::new()
+        } else {
+            format!(" (the driver is told {})", version(c.version_out).trim())
+        };
+        let device = c.device.as_deref().map_or_else(String::new, |d| format!("{d}: "));
+        lines.push(format!("{device}{}{}{back}: {}", c.api, version(c.version), status::show(c.status)));
         for v in &c.vectors {
-            let message = v.message.map_or_else(String::new, |m| format!(" message {m}"));
-            let lock = if v.lock == LockOwner::Own { "own lock" } else { "driver's lock" };
+            let message = v.message.map_or_else(String::new, |m| format!("message {m}, "));
+            let lock = if v.lock == LockOwner::Own { "its own spin lock" } else { "the driver's spin lock" };
+            let mode = if v.mode == InterruptMode::Latched { "latched" } else { "level" };
             let shared = if v.shared { ", shared" } else { "" };
-            let (irql, sync, cpus) = (v.irql, v.sync_irql, cpus(&v.cpus));
+            let sync = if v.sync_irql == v.irql {
+                String::new()
+            } else {
+                format!(" (its ISR runs at {})", v.sync_irql)
+            };
             lines.push(format!(
-                "  vector {:#04x}{message}  DIRQL {irql}  runs at {sync}  cpus {cpus}  {lock}{shared}",
-                v.vector
+                "  {message}vector {:#04x}, DIRQL {}{sync}, cpus {}, {mode}{shared}, {lock}",
+                v.vector,
+                v.irql,
+                cpus(&v.cpus)
             ));
         }
     }
-    out.section("connected", &lines);
+    out.section("interrupts connected", &lines);
+}
+
+fn resource(r: &ResourceLine) -> String {
+    let (vector, irql) = (r.vector.unwrap_or(0), r.irql.unwrap_or(0));
+    match r.kind {
+        ResourceKind::Memory => format!("memory {:#x}, {:#x} bytes", r.start, r.length),
+        ResourceKind::Port => format!("ports {:#x}, {:#x}", r.start, r.length),
+        ResourceKind::Line => {
+            let shared = if r.shared { ", shared" } else { "" };
+            format!(
+                "line GSI {} -> vector {vector:#x}, DIRQL {irql}, cpus {}{shared}",
+                r.start,
+                cpus(&r.cpus)
+            )
+        }
+        ResourceKind::Message => {
+            let many = if r.length == 1 { "1 message".into() } else { format!("{} messages", r.length) };
+            format!("{many} -> vector {vector:#x}, DIRQL {irql}, cpus {}", cpus(&r.cpus))
+        }
+        ResourceKind::Other => "other".into(),
+    }
+}
+
+/// What came of the interrupts.
+fn interrupts(out: &mut Out, report: &RunReport) {
+    let s = &report.story;
+    let dirql = |vector: u32| {
+        let mut all = s.connections.iter().flat_map(|c| &c.vectors);
+        all.find(|v| v.vector == vector).map_or_else(|| "?".into(), |v| v.irql.to_string())
+    };
     let mut lines: Vec<_> = Vec::new();
+    if !s.vectors.is_empty() {
+        lines.push("vector  message  DIRQL    ISR  claimed   DPCs  time at IRQL  longest".into());
+    }
     for v in &s.vectors {
-        let message = v.message.map_or_else(String::new, |m| format!(" message {m}"));
+        let level = s.connections.iter().flat_map(|c| &c.vectors).find(|c| c.vector == v.vector);
+        let level = level.is_some_and(|c| c.mode == InterruptMode::LevelSensitive);
+        let message = v.message.map_or_else(|| if level { "line" } else { "-" }.into(), |m| m.to_string());
         lines.push(format!(
-            "vector {:#04x}{message}: ISR {}, claimed {}, {} ns at DIRQL",
-            v.vector, v.isr, v.claimed, v.ns
+            "  {:#04x}  {message:>7}  {:>5}  {:>5}  {:>7}  {:>5}  {:>12}  {:>7}",
+            v.vector,
+            dirql(v.vector),
+            v.isr,
+            v.claimed,
+            v.dpcs,
+            time(v.ns),
+            time(v.longest)
         ));
     }
     if s.raised + s.dpcs.0 + s.unexpected > 0 {
         let unexpected =
-            if s.unexpected > 0 { format!(", unexpected {}", s.unexpected) } else { String::new() };
-        lines.push(format!("raised {}, DPCs {} ({} ns){unexpected}", s.raised, s.dpcs.0, s.dpcs.1));
+            if s.unexpected > 0 { format!(", {} unexpected", s.unexpected) } else { String::new() };
+        let dpcs = s.dpcs.0;
+        lines.push(format!(
+            "{} raised by devices, {dpcs} DPCs took {}{unexpected}",
+            s.raised,
+            time(s.dpcs.1)
+        ));
     }
-    out.section("interrupts", &lines);
+    out.section("interrupts delivered", &lines);
+    let mut lines = Vec::new();
+    if let Some(start) = s.first.first() {
+        lines.push(format!("{:>10}  cpu  IRQL", time(start.at)));
+        for m in &s.first {
+            let after = format!("+{}", time(m.at.saturating_sub(start.at)));
+            let place = match m.cpu {
+                Some(cpu) => format!("{cpu:>3}  {:>4}", m.irql),
+                None => "  -     -".into(),
+            };
+            lines.push(format!("{after:>10}  {place}  {}", m.what));
+        }
+    }
+    out.section("the first interrupt", &lines);
+}
+
+/// What the workload did and what the driver said.
+fn workload(out: &mut Out, report: &RunReport) {
+    let s = &report.story;
     let mut lines = Vec::new();
     for i in &s.irps {
         let end = match i.status {
-            Some(code) => format!("{}, information {}", status::show(code), i.information),
+            Some(code) if i.information > 0 => {
+                format!("{}, information {}", status::show(code), i.information)
+            }
+            Some(code) => status::show(code),
             None => "not completed".into(),
         };
-        let code = if i.code == 0 { String::new() } else { format!(" {:#x}", i.code) };
         let pending = if i.pending { ", was pending" } else { "" };
-        lines.push(format!("{} {}{code}: {end}{pending}", i.id, major(i.major, i.minor)));
+        lines.push(format!("{:>3} {}: {end}{pending}", i.id, i.what()));
     }
-    out.section("requests", &lines);
+    out.section("requests (IRPs)", &lines);
     let mut lines = Vec::new();
     for step in &s.steps {
         let end = match (&step.outcome, step.status) {
@@ -129,20 +220,25 @@ pub(super) fn render(report: &RunReport, colour: bool) -> String {
             (StepOutcome::Done, Some(code)) => status::show(code),
             (StepOutcome::Done, None) => "done".into(),
         };
-        lines.push(format!("{} {}: {end}", step.index + 1, step.what));
+        lines.push(format!("{:>3} {}: {end}", step.index + 1, step.what));
     }
-    out.section("steps", &lines);
-    out.section("driver's prints", &s.prints);
+    out.section("steps of the lab", &lines);
+    out.section("the driver's own prints", &s.prints);
+}
+
+/// What is wrong, and how it ended.
+fn verdict(out: &mut Out, report: &RunReport) {
     for f in &report.findings {
-        let style = if report.verdict == Verdict::Missing { YELLOW } else { RED };
+        let style = match (report.verdict, f.level) {
+            (Verdict::Missing, _) | (_, Level::Advice | Level::Off) => YELLOW,
+            _ => RED,
+        };
         let rule = out.styled(style, &f.rule);
+        let advice = if f.level == Level::Advice { " (advice)" } else { "" };
         let message: Vec<String> = f.message.lines().map(printable).collect();
-        let _ = writeln!(out.text, "{rule}: {}", message.join("\n"));
+        let _ = writeln!(out.text, "{rule}{advice}: {}", message.join("\n"));
         for line in f.places.iter().flat_map(|p| &p.stack) {
             let _ = writeln!(out.text, "    {}", printable(line));
-        }
-        if let Some(replay) = &f.replay {
-            let _ = writeln!(out.text, "{replay}");
         }
     }
     let (style, word) = match report.verdict {
@@ -152,10 +248,28 @@ pub(super) fn render(report: &RunReport, colour: bool) -> String {
         Verdict::Missing => (YELLOW, "missing: needs something that dirql does not have"),
         Verdict::Internal => (RED, "internal: a bug in dirql; please report it"),
     };
+    if let Some(replay) = report.findings.iter().find_map(|f| f.replay.as_ref()) {
+        let _ = writeln!(out.text, "the same run again:\n  {}", printable(replay));
+    }
     let word = out.styled(style, word);
     let stats = &report.stats;
-    let _ = writeln!(out.text, "{word} ({} instructions, {} ns)", stats.instructions, stats.virtual_ns);
-    out.text
+    if stats.events_lost > 0 {
+        let _ = writeln!(
+            out.text,
+            "{} more events happened than are kept; the story is not whole",
+            stats.events_lost
+        );
+    }
+    let _ = writeln!(out.text, "{word} ({} instructions, {})", stats.instructions, time(stats.virtual_ns));
+}
+
+/// Virtual time, as exact as a reader needs.
+fn time(ns: u64) -> String {
+    match ns {
+        0..10_000 => format!("{ns} ns"),
+        10_000..10_000_000 => format!("{}.{} us", ns / 1_000, ns % 1_000 / 100),
+        _ => format!("{}.{} ms", ns / 1_000_000, ns % 1_000_000 / 100_000),
+    }
 }
 
 fn cpus(cpus: &[u32]) -> String {
@@ -166,29 +280,11 @@ fn cpus(cpus: &[u32]) -> String {
 fn version(version: u32) -> String {
     match version {
         0 => String::new(),
-        1 => "FULLY_SPECIFIED".into(),
-        2 => "LINE_BASED".into(),
-        3 => "MESSAGE_BASED".into(),
-        4 => "FULLY_SPECIFIED_GROUP".into(),
-        5 => "MESSAGE_BASED_PASSIVE".into(),
-        other => format!("version {other}"),
+        1 => " FULLY_SPECIFIED".into(),
+        2 => " LINE_BASED".into(),
+        3 => " MESSAGE_BASED".into(),
+        4 => " FULLY_SPECIFIED_GROUP".into(),
+        5 => " MESSAGE_BASED_PASSIVE".into(),
+        other => format!(" version {other}"),
     }
-}
-
-/// `IRP_MJ_*` (wdm.h).
-fn major(major: u8, minor: u8) -> String {
-    let name = match major {
-        0x00 => "create",
-        0x02 => "close",
-        0x03 => "read",
-        0x04 => "write",
-        0x0e => "device control",
-        0x0f => "internal device control",
-        0x12 => "cleanup",
-        0x16 => "power",
-        0x17 => "system control",
-        0x1b => "pnp",
-        _ => return format!("major {major:#x} minor {minor:#x}"),
-    };
-    if matches!(major, 0x16 | 0x1b) { format!("{name} minor {minor:#x}") } else { name.into() }
 }
