@@ -14,6 +14,10 @@ NTKERNELAPI PHYSICAL_ADDRESS NTAPI MmGetPhysicalAddress(PVOID BaseAddress);
 NTKERNELAPI BOOLEAN NTAPI FsRtlIsNameInExpression(PUNICODE_STRING Expression, PUNICODE_STRING Name, BOOLEAN IgnoreCase,
                                                   PWCH UpcaseTable);
 
+/* In wdm.h of the WDK an intrinsic: what is before it is visible before what is after. */
+#ifndef KeMemoryBarrier
+#define KeMemoryBarrier() __sync_synchronize()
+#endif
 /* In ntddk.h of before Windows 8. */
 NTHALAPI ULONG NTAPI HalGetBusData(ULONG BusDataType, ULONG BusNumber, ULONG SlotNumber, PVOID Buffer, ULONG Length);
 

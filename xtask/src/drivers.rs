@@ -88,6 +88,8 @@ struct Driver {
     name: &'static str,
     sources: &'static [&'static str],
     with: With,
+    /// Compiled with FIXED: the corrected twin of a bug driver.
+    fixed: bool,
 }
 
 /// What builds a driver.
@@ -99,23 +101,26 @@ enum With {
 
 /// A driver that gcc builds.
 const fn gcc(name: &'static str, sources: &'static [&'static str]) -> Driver {
-    Driver { name, sources, with: With::Gcc }
+    Driver { name, sources, with: With::Gcc, fixed: false }
 }
 
 /// A driver of one source that clang builds.
 const fn clang(name: &'static str, sources: &'static [&'static str]) -> Driver {
-    Driver { name, sources, with: With::Clang }
+    Driver { name, sources, with: With::Clang, fixed: false }
 }
 
 const FDO: &str = "common/fdo.c";
 const IOINTEX: &str = "../sdk/lib/x64/libiointex.a";
 
 const DRIVERS: &[Driver] = &[
+    gcc("conformance", &["conformance/conformance.c", FDO]),
     gcc("edu", &["edu/edu.c", FDO]),
     gcc("iointex", &["iointex/iointex.c", FDO, IOINTEX]),
     gcc("legacy", &["legacy/legacy.c", FDO]),
     gcc("pulse", &["pulse/pulse.c", FDO]),
+    gcc("ring", &["ring/ring.c", FDO]),
     gcc("shared", &["shared/shared.c", FDO]),
+    gcc("uart", &["uart/uart.c", FDO]),
     gcc("tests/bugcheck", &["tests/bugcheck.c", FDO]),
     gcc("tests/entryfail", &["tests/entryfail.c"]),
     gcc("tests/exports_hal", &["tests/exports_hal.c", FDO]),
@@ -127,7 +132,76 @@ const DRIVERS: &[Driver] = &[
     gcc("tests/missing", &["tests/missing.c"]),
     gcc("tests/nullderef", &["tests/nullderef.c", FDO]),
     clang("tests/seh", &["tests/seh.c"]),
+    gcc("tests/stops", &["tests/stops.c", FDO]),
 ];
+
+/// A driver of `drivers/bugs/` and its corrected twin, of one source.
+macro_rules! bug {
+    ($name:literal) => {{
+        let sources: &[&str] = &[concat!("bugs/", $name, ".c")];
+        [
+            gcc(concat!("bugs/", $name), sources),
+            Driver { fixed: true, ..gcc(concat!("bugs/", $name, "-fixed"), sources) },
+        ]
+    }};
+}
+
+const BUGS: &[[Driver; 2]] = &[
+    bug!("ack-all"),
+    bug!("cancel-complete"),
+    bug!("cause-slot"),
+    bug!("cause-test-clear"),
+    bug!("dpc-arguments"),
+    bug!("dpc-disconnect"),
+    bug!("dpc-order"),
+    bug!("dpc-remove-running"),
+    bug!("dpc-two-cpus"),
+    bug!("enable-before-connect"),
+    bug!("enable-rmw"),
+    bug!("event-reset-late"),
+    bug!("flush-early"),
+    bug!("init-late"),
+    bug!("isr-waits-dpc"),
+    bug!("list-check-act"),
+    bug!("lock-no-raise"),
+    bug!("lock-order"),
+    bug!("lost-update-messages"),
+    bug!("lost-update-thread"),
+    bug!("pend-check"),
+    bug!("poll-recheck"),
+    bug!("power-dpc"),
+    bug!("publish-late"),
+    bug!("queue-unlocked"),
+    bug!("refcount-drop"),
+    bug!("ring-publish"),
+    bug!("shared-claim"),
+    bug!("stop-flag-free"),
+    bug!("stop-inflight"),
+    bug!("surprise-ones"),
+    bug!("sync-irql"),
+    bug!("sync-one-message"),
+    bug!("timer-cancel"),
+    bug!("timer-rearm"),
+    bug!("torn-pair"),
+    bug!("torn-reread"),
+    bug!("torn-version"),
+];
+
+/// Every driver.
+fn every() -> impl Iterator<Item = &'static Driver> {
+    DRIVERS.iter().chain(BUGS.iter().flatten())
+}
+
+/// The lab of a corrected twin: that of the driver with the defect, with the other image.
+fn twin_lab(drivers: &Path, pair: &[Driver; 2]) -> Result<(PathBuf, String), String> {
+    let [bug, fixed] = pair;
+    let path = drivers.join(format!("{}.toml", bug.name));
+    let lab = String::from_utf8(read(&path)?).map_err(|error| format!("{}: {error}", path.display()))?;
+    let image = |driver: &Driver| format!("{}.sys", driver.name.trim_start_matches("bugs/"));
+    let (from, to) = (image(bug), image(fixed));
+    let text = format!("# By `cargo xtask drivers` from the lab of {from}.\n{}", lab.replace(&from, &to));
+    Ok((drivers.join(format!("{}.toml", fixed.name)), text))
+}
 
 /// The compilers and linkers at hand, as `drivers/TOOLCHAIN` records them; `None` when one is missing.
 pub(crate) fn toolchain(root: &Path) -> Option<String> {
@@ -144,13 +218,17 @@ pub(crate) fn build(root: &Path) -> Result<(), String> {
     let toolchain =
         toolchain(root).ok_or_else(|| format!("no {CC} or no {CLANG}: {INSTALL}; {INSTALL_CLANG}"))?;
     let drivers = root.join("drivers");
-    for driver in DRIVERS {
+    for driver in every() {
         // Through target/: the linker marks its output executable, which these are not, here.
         let built = built(root, driver)?;
         compile(&drivers, driver, &built)?;
         let to = committed(&drivers, driver);
         fs::write(&to, read(&built)?).map_err(|error| format!("{}: {error}", to.display()))?;
         println!("drivers/{}.sys", driver.name);
+    }
+    for pair in BUGS {
+        let (path, lab) = twin_lab(&drivers, pair)?;
+        fs::write(&path, lab).map_err(|error| format!("{}: {error}", path.display()))?;
     }
     match rust::toolchain(root) {
         Ok(here) => {
@@ -178,7 +256,7 @@ pub(crate) fn check(root: &Path) -> Result<(), String> {
     let recorded = read(&drivers.join("TOOLCHAIN"))?;
     let same = recorded == toolchain.as_bytes();
     let mut differing = Vec::new();
-    for driver in DRIVERS {
+    for driver in every() {
         let built = built(root, driver)?;
         compile(&drivers, driver, &built)?;
         if same && read(&built)? != read(&committed(&drivers, driver))? {
@@ -186,10 +264,16 @@ pub(crate) fn check(root: &Path) -> Result<(), String> {
         }
     }
     check_rust(root, same)?;
-    let count = DRIVERS.len();
+    for pair in BUGS {
+        let (path, lab) = twin_lab(&drivers, pair)?;
+        if read(&path)? != lab.as_bytes() {
+            differing.push(pair[1].name);
+        }
+    }
+    let count = every().count();
     if !differing.is_empty() {
         return Err(format!(
-            "the committed .sys is not what its source makes: {}; run `cargo xtask drivers` and commit the result",
+            "the committed .sys or lab is not what its source makes: {}; run `cargo xtask drivers` and commit the result",
             differing.join(", ")
         ));
     }
@@ -321,6 +405,9 @@ fn compile(drivers: &Path, driver: &Driver, to: &Path) -> Result<(), String> {
     let text = |path: &Path| path.display().to_string();
     if driver.with == With::Gcc {
         let mut args: Vec<String> = FLAGS.iter().map(ToString::to_string).collect();
+        if driver.fixed {
+            args.push("-DFIXED".into());
+        }
         args.extend([map, "-o".into(), text(to)]);
         args.extend(driver.sources.iter().map(ToString::to_string));
         args.extend(["-lntoskrnl".into(), "-lhal".into()]);

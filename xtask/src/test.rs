@@ -15,7 +15,7 @@ pub(crate) fn test(root: &Path) -> Result<(), String> {
     tidy::tidy(root)?;
 
     println!("\n$ cargo xtask drivers --check");
-    if mingw(root) {
+    if compilers(root) {
         drivers::check(root)?;
     } else {
         println!(
@@ -39,21 +39,22 @@ pub(crate) fn test(root: &Path) -> Result<(), String> {
     cargo(&["test", "--workspace"])
 }
 
-/// Whether there is a mingw-w64, after installing it where that needs nobody's leave: as root on Debian or Ubuntu.
-fn mingw(root: &Path) -> bool {
+/// Whether the drivers' compilers are there, after installing it where that needs nobody's leave: as root on Debian or Ubuntu.
+fn compilers(root: &Path) -> bool {
     if drivers::toolchain(root).is_some() {
         return true;
     }
-    let package = "gcc-mingw-w64-x86-64";
+    let packages = ["gcc-mingw-w64-x86-64", "clang", "lld"];
     let is_root = run::output(root, "id", &["-u"]).is_some_and(|id| id.trim() == "0");
     let has_apt = run::output(root, "apt-get", &["--version"]).is_some();
     if !(is_root && has_apt) {
         return false;
     }
-    println!("installing {package} (the C compiler of the sample drivers)");
-    let installed = run::run(root, "apt-get", &["update", "-qq"]).and_then(|()| {
-        run::run(root, "apt-get", &["install", "-y", "-qq", "--no-install-recommends", package])
-    });
+    println!("installing {} (the compilers of the sample drivers)", packages.join(", "));
+    let mut install = vec!["install", "-y", "-qq", "--no-install-recommends"];
+    install.extend(packages);
+    let installed =
+        run::run(root, "apt-get", &["update", "-qq"]).and_then(|()| run::run(root, "apt-get", &install));
     if let Err(why) = installed {
         println!("{why}");
     }

@@ -21,6 +21,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("dirql-devices", 4),
     ("dirql-kernel", 4),
     ("dirql-explore", 5),
+    ("dirql-x86-native-test", 5),
     ("dirql", 6),
     ("dirql-cli", 7),
 ];

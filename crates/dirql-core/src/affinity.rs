@@ -21,7 +21,7 @@ impl Affinity {
 }
 
 /// The active processors of the machine, group by group.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Topology {
     /// The active mask of each group. Processor indexes count its set bits, group after group.
     groups: Vec<u64>,

@@ -653,8 +653,13 @@ impl<R: Copy, P: Copy + Ord> Core<R, P> {
         plans: Vec<Plan<R, P>>,
         ports: &mut impl Ports<P>,
     ) -> Result<(SetId, Vec<ObjectId>, P), ConnectError> {
-        for plan in &plans {
+        for (i, plan) in plans.iter().enumerate() {
             self.check_vector(plan)?;
+            // One device with two interrupts on one vector is its own sharer.
+            let clash = |other: &&Plan<R, P>| other.vector == plan.vector && other.mode != plan.mode;
+            if plans.iter().take(i).find(clash).is_some() {
+                return Err(ConnectError::ModeConflict);
+            }
         }
         let mut owned = Vec::new();
         let Some((pointers, out)) = allocate(common, &plans, &mut owned, ports) else {

@@ -5,7 +5,7 @@ use core::ops::Bound;
 use crate::{BugCheck, Core, CpuId, Irql, Mode, ObjectId, ObjectInfo, Param, Ports, SetId, stop};
 
 /// Which kind of lock guards a routine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum LockKind {
     /// A KSPIN_LOCK.
     Spin,
@@ -14,7 +14,7 @@ pub enum LockKind {
 }
 
 /// A routine to call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct IsrCall<R, P> {
     /// The object.
     pub object: ObjectId,
@@ -30,7 +30,7 @@ pub struct IsrCall<R, P> {
 
 /// What the embedder does next. Answer each with [`Core::step`] and the [`Input`] named, except `Done` and
 /// `BugCheck`, which end the dispatch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Step<R, P> {
     /// Set the processor's level, then [`Input::Continue`]. Lowering here must not deliver: end of interrupt is yet
     /// to come.
@@ -95,7 +95,7 @@ pub enum Input {
 }
 
 /// One dispatch under way. The embedder keeps it in the activation it made for the interrupt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Dispatch {
     cpu: CpuId,
     vector: u8,
@@ -120,7 +120,7 @@ pub struct Dispatch {
     pass_cap: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Phase {
     /// Ready to look for the next routine.
     Walk,
@@ -324,6 +324,15 @@ impl<R: Copy, P: Copy + Ord> Core<R, P> {
         chain.range((Bound::Excluded(after), Bound::Unbounded)).find_map(here)
     }
 
+    /// Whether a walk from the head would call more than one routine.
+    fn has_company(&self, dispatch: &Dispatch) -> bool {
+        let mut from_head = *dispatch;
+        from_head.cursor = ObjectId(0);
+        let Some((id, _)) = self.next_object(&from_head) else { return false };
+        from_head.cursor = id;
+        self.next_object(&from_head).is_some()
+    }
+
     /// Looks for the next routine, or ends the pass (spec 5.4).
     fn walk(&mut self, dispatch: &mut Dispatch, ports: &mut impl Ports<P>) -> Step<R, P> {
         loop {
@@ -343,7 +352,11 @@ impl<R: Copy, P: Copy + Ord> Core<R, P> {
                 }
                 return self.take_lock(dispatch, id, ports);
             }
-            let again = dispatch.mode == Mode::Latched && dispatch.claimed_in_pass && dispatch.calls > 1;
+            // D-12; and also when the pass called one routine but there are more by now: a routine made active behind
+            // the walk may have an edge in the one being served.
+            let again = dispatch.mode == Mode::Latched
+                && dispatch.claimed_in_pass
+                && (dispatch.calls > 1 || self.has_company(dispatch));
             dispatch.passes = dispatch.passes.saturating_add(1);
             if !again || dispatch.passes >= self.config.pass_cap {
                 dispatch.pass_cap |= again;

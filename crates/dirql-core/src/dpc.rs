@@ -50,7 +50,7 @@ pub struct DpcInsert<D, A> {
 }
 
 /// Which processor has to be told to drain now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Drain {
     /// None: the DPC waits for the next drain there.
     None,
@@ -72,7 +72,7 @@ pub struct InsertOutcome {
 }
 
 /// A DPC taken off its queue, about to run. Its KDPC may be queued again, or freed, from here on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct DpcRecord<D, A> {
     /// The KDPC.
     pub dpc: D,
@@ -85,7 +85,7 @@ pub struct DpcRecord<D, A> {
 }
 
 /// A KeFlushQueuedDpcs under way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FlushTicket(u64);
 
 /// Ordinary DPCs on one processor at which a waiting queue is drained at once.
@@ -93,14 +93,14 @@ pub const MAX_DEPTH: usize = 4;
 /// Insertions in a clock tick below which a low-importance DPC is not held back.
 pub const MIN_RATE: u32 = 3;
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 struct Entry<D, A> {
     dpc: D,
     args: A,
     sequence: u64,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 struct CpuQueues<D, A> {
     ordinary: VecDeque<Entry<D, A>>,
     threaded: VecDeque<Entry<D, A>>,
@@ -111,7 +111,7 @@ struct CpuQueues<D, A> {
     rate: u32,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 struct Running<D> {
     sequence: u64,
     dpc: D,
@@ -122,7 +122,7 @@ struct Running<D> {
 ///
 /// The embedder drains a processor that was asked to: [`DpcQueues::pop`] until it gives `None`, each record's routine
 /// called at DISPATCH_LEVEL, then [`DpcQueues::finish`]. The KDPC's own memory is the embedder's to check.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub struct DpcQueues<D, A> {
     cpus: Vec<CpuQueues<D, A>>,
     /// Where each queued KDPC is, and whether in the threaded queue.

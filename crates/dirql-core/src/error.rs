@@ -33,7 +33,7 @@ pub mod stop {
 }
 
 /// A parameter of a bug check.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Param<R, P> {
     /// A plain number.
     Value(u64),
@@ -44,7 +44,7 @@ pub enum Param<R, P> {
 }
 
 /// The system stops here: the documented code and its four parameters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct BugCheck<R, P> {
     /// The stop code, one of [`stop`].
     pub code: u32,

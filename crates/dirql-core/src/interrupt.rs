@@ -2,8 +2,9 @@
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
+use core::hash::{Hash, Hasher};
 
-use crate::{Affinity, Allocation, CpuId, Irql, ObjectId, Ports, SetId, Source, Topology};
+use crate::{Affinity, Allocation, CpuId, Delivery, Irql, ObjectId, Ports, SetId, Source, Topology};
 
 /// KINTERRUPT_MODE.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -85,7 +86,7 @@ pub enum AssignedKind {
 }
 
 /// One translated interrupt a device was assigned. Multi-message MSI is one of these a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Assigned {
     /// Line or message.
     pub kind: AssignedKind,
@@ -127,7 +128,7 @@ pub enum Windows {
 }
 
 /// Who shares the lock the system provides for message-based connections (spec D-8).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Locks {
     /// One lock a message: routines of different messages run at the same time.
     PerMessage,
@@ -136,7 +137,7 @@ pub enum Locks {
 }
 
 /// The processor architecture, where a rule differs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Arch {
     /// x86-64.
     X64,
@@ -145,7 +146,7 @@ pub enum Arch {
 }
 
 /// What the core is configured to behave like.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Config {
     /// The Windows version.
     pub windows: Windows,
@@ -155,6 +156,8 @@ pub struct Config {
     pub alternative_status: bool,
     /// A device that is not a PDO stops the system (0xCA) instead of failing the call.
     pub pdo_bugcheck: bool,
+    /// Who takes an interrupt with several processors: the embedder's arbiter is made with it.
+    pub delivery: Delivery,
     /// The architecture.
     pub arch: Arch,
     /// Dispatches in a row, with the line still asserted and no progress, that make a storm (spec I-24).
@@ -170,6 +173,7 @@ impl Default for Config {
             locks: Locks::PerMessage,
             alternative_status: false,
             pdo_bugcheck: false,
+            delivery: Delivery::Lowest,
             arch: Arch::X64,
             storm_threshold: 30_000,
             pass_cap: 1_000,
@@ -205,8 +209,19 @@ pub struct VectorStats {
     pub pass_cap: u64,
 }
 
+/// Counts never decide anything, so they are no part of a state's hash: a search over states of the core finds two
+/// that differ by counts only in one place.
+impl Hash for ObjectStats {
+    fn hash<H: Hasher>(&self, _: &mut H) {}
+}
+
+/// As for [`ObjectStats`].
+impl Hash for VectorStats {
+    fn hash<H: Hasher>(&self, _: &mut H) {}
+}
+
 /// What may be known about a connected object.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ObjectInfo<R, P> {
     /// Its set.
     pub set: SetId,
@@ -245,7 +260,7 @@ pub struct ObjectInfo<R, P> {
 }
 
 /// Which call made a set and so which may undo it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum SetKind {
     /// IoConnectInterrupt.
     Legacy,
@@ -257,7 +272,7 @@ pub(crate) enum SetKind {
     Table(u32),
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) struct Set<P> {
     pub(crate) kind: SetKind,
     /// What the out-pointer received.
@@ -273,7 +288,7 @@ pub(crate) struct Set<P> {
 }
 
 /// State of one vector.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) struct VectorState<P> {
     /// The chain, in connect order (ids grow).
     pub(crate) chain: BTreeSet<ObjectId>,
@@ -305,7 +320,7 @@ impl<P> Default for VectorState<P> {
 ///
 /// `R` is the embedder's routine (a guest address, a function pointer); `P` its token for objects, devices, locks
 /// and contexts.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub struct Core<R, P> {
     pub(crate) config: Config,
     pub(crate) topology: Topology,

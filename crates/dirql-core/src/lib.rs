@@ -43,4 +43,6 @@ pub use interrupt::{
 pub use irql::Irql;
 pub use ports::{Allocation, ObjectRequest, Ports, Source};
 pub use sync::{SyncFault, SyncPlan};
-pub use vector::{Arbiter, ArbiterError, ArbiterKind, ArbiterRequest, Policy, Priority};
+pub use vector::{
+    Arbiter, ArbiterError, ArbiterKind, ArbiterRequest, Delivery, GroupPolicy, Policy, Priority,
+};

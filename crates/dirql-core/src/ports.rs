@@ -39,7 +39,7 @@ pub struct ObjectRequest<P> {
 }
 
 /// Something the embedder allocated for the core, on its way back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Allocation<P> {
     /// A KINTERRUPT.
     Object(P),

@@ -1,10 +1,10 @@
 //! The arbiter: which vectors, levels and processors interrupts get (spec 6.3).
 
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::BTreeMap;
 use alloc::vec;
 use alloc::vec::Vec;
 
-use crate::{Affinity, Assigned, AssignedKind, Irql, Mode, Polarity, Share, Topology};
+use crate::{Affinity, Assigned, AssignedKind, Irql, Mode, Polarity, Share, Topology, Windows};
 
 /// IRQ_PRIORITY.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -58,6 +58,42 @@ pub enum ArbiterKind {
     },
 }
 
+impl ArbiterKind {
+    /// The request after the registry's MessageNumberLimit (`None` or 0: no limit) and the most messages that a
+    /// function may have on this Windows (spec 6.1: 2048 from Windows 8 on, 910 before). Lines stay as they are.
+    #[must_use]
+    pub fn limited(self, limit: Option<u32>, windows: Windows) -> ArbiterKind {
+        let most = if windows >= Windows::W8 { MSIX_MESSAGES } else { MSIX_MESSAGES_BEFORE_8 };
+        let limit = limit.filter(|&limit| limit > 0).map_or(most, |limit| limit.min(most));
+        match self {
+            ArbiterKind::Line { .. } => self,
+            ArbiterKind::Msi { count } => ArbiterKind::Msi { count: count.min(limit) },
+            ArbiterKind::Msix { count } => ArbiterKind::Msix { count: count.min(limit) },
+        }
+    }
+}
+
+/// IRQ_GROUP_POLICY (spec I-26).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum GroupPolicy {
+    /// GroupAffinityAllGroupZero, 0: the default since Windows 7.
+    #[default]
+    GroupZero,
+    /// GroupAffinityDontCare, 1: the group with the fewest interrupts for each of its processors, the lowest when
+    /// several are equal.
+    DontCare,
+}
+
+/// Who takes an interrupt whose affinity has several processors (spec I-7).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Delivery {
+    /// Any one processor of the set, each time anew.
+    #[default]
+    Lowest,
+    /// The arbiter picks one for good, as systems with many processors do: the one with the fewest interrupts.
+    Fixed,
+}
+
 /// One request.
 #[derive(Clone, Debug)]
 pub struct ArbiterRequest {
@@ -101,7 +137,9 @@ struct Line {
 #[derive(Clone, Debug)]
 pub struct Arbiter {
     topology: Topology,
-    used: BTreeSet<u8>,
+    delivery: Delivery,
+    /// The vectors given out, and where each may be delivered.
+    used: BTreeMap<u8, Affinity>,
     lines: BTreeMap<u32, Line>,
 }
 
@@ -109,13 +147,20 @@ pub struct Arbiter {
 const CMCI_VECTOR: u8 = 0x35;
 /// Messages a multi-message MSI block has at most (spec D-14).
 const MSI_BLOCK: u32 = 16;
-/// Messages one function has at most.
+/// Messages one function has at most, from Windows 8 on and before.
 const MSIX_MESSAGES: u32 = 2048;
+const MSIX_MESSAGES_BEFORE_8: u32 = 910;
 
 impl Arbiter {
     /// An arbiter with every device vector free.
     pub fn new(topology: Topology) -> Arbiter {
-        Arbiter { topology, used: BTreeSet::new(), lines: BTreeMap::new() }
+        Arbiter { topology, delivery: Delivery::Lowest, used: BTreeMap::new(), lines: BTreeMap::new() }
+    }
+
+    /// The same arbiter under a delivery profile.
+    #[must_use]
+    pub fn with_delivery(self, delivery: Delivery) -> Arbiter {
+        Arbiter { delivery, ..self }
     }
 
     /// Assigns. Fewer messages than asked for is a success: MSI gives all or one, MSI-X as many as are free
@@ -125,6 +170,19 @@ impl Arbiter {
     ///
     /// See [`ArbiterError`]; nothing is taken then.
     pub fn assign(&mut self, request: &ArbiterRequest) -> Result<Vec<Assigned>, ArbiterError> {
+        self.assign_by_group(request, GroupPolicy::GroupZero)
+    }
+
+    /// [`Arbiter::assign`] under a group policy. A policy that names processors is not changed by it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Arbiter::assign`].
+    pub fn assign_by_group(
+        &mut self,
+        request: &ArbiterRequest,
+        groups: GroupPolicy,
+    ) -> Result<Vec<Assigned>, ArbiterError> {
         let count = match request.kind {
             ArbiterKind::Line { .. } => 1,
             ArbiterKind::Msi { count } | ArbiterKind::Msix { count } => count,
@@ -138,10 +196,14 @@ impl Arbiter {
         if request.irqls.len() > 1 && u32::try_from(request.irqls.len()) != Ok(count) {
             return Err(ArbiterError::LevelCount);
         }
+        let group = match groups {
+            GroupPolicy::GroupZero => 0,
+            GroupPolicy::DontCare => self.quietest_group(),
+        };
         match request.kind {
-            ArbiterKind::Line { gsi, mode, polarity } => self.line(request, gsi, mode, polarity),
-            ArbiterKind::Msi { count } => self.msi(request, count),
-            ArbiterKind::Msix { count } => self.msix(request, count.min(MSIX_MESSAGES)),
+            ArbiterKind::Line { gsi, mode, polarity } => self.line(request, gsi, mode, polarity, group),
+            ArbiterKind::Msi { count } => self.msi(request, count, group),
+            ArbiterKind::Msix { count } => self.msix(request, count.min(MSIX_MESSAGES), group),
         }
     }
 
@@ -170,6 +232,7 @@ impl Arbiter {
         gsi: u32,
         mode: Mode,
         polarity: Polarity,
+        group: u16,
     ) -> Result<Vec<Assigned>, ArbiterError> {
         let wanted = request.irqls.first().copied();
         if let Some(line) = self.lines.get_mut(&gsi) {
@@ -187,17 +250,22 @@ impl Arbiter {
             kind: AssignedKind::Line { gsi },
             vector,
             irql: Irql::of_vector(vector),
-            affinity: self.affinity(request.policy, None),
+            affinity: self.affinity(request.policy, None, group),
             mode,
             polarity,
             share: Share::Shared,
         };
-        self.used.insert(vector);
+        self.used.insert(vector, assigned.affinity);
         self.lines.insert(gsi, Line { assigned, users: 1 });
         Ok(vec![assigned])
     }
 
-    fn msi(&mut self, request: &ArbiterRequest, count: u32) -> Result<Vec<Assigned>, ArbiterError> {
+    fn msi(
+        &mut self,
+        request: &ArbiterRequest,
+        count: u32,
+        group: u16,
+    ) -> Result<Vec<Assigned>, ArbiterError> {
         // One block sits in one class, so all its messages have one level.
         let wanted = request.irqls.first().copied();
         if request.irqls.iter().any(|&irql| Some(irql) != wanted) {
@@ -208,14 +276,19 @@ impl Arbiter {
             Some(base) => (base, size),
             None => (self.free_vector(request.priority, wanted).ok_or(ArbiterError::NoVector)?, 1),
         };
-        let affinity = self.affinity(request.policy, None);
+        let affinity = self.affinity(request.policy, None, group);
         let messages = (base..).zip(0..size).map(|(vector, index)| message(index, vector, affinity));
         let messages: Vec<Assigned> = messages.collect();
-        self.used.extend(messages.iter().map(|one| one.vector));
+        self.used.extend(messages.iter().map(|one| (one.vector, one.affinity)));
         Ok(messages)
     }
 
-    fn msix(&mut self, request: &ArbiterRequest, count: u32) -> Result<Vec<Assigned>, ArbiterError> {
+    fn msix(
+        &mut self,
+        request: &ArbiterRequest,
+        count: u32,
+        group: u16,
+    ) -> Result<Vec<Assigned>, ArbiterError> {
         let mut messages = Vec::new();
         for index in 0..count {
             let wanted = match request.irqls.as_slice() {
@@ -223,8 +296,9 @@ impl Arbiter {
                 many => many.get(index as usize).copied(),
             };
             let Some(vector) = self.free_vector(request.priority, wanted) else { break };
-            self.used.insert(vector);
-            messages.push(message(index, vector, self.affinity(request.policy, Some(index))));
+            let affinity = self.affinity(request.policy, Some(index), group);
+            self.used.insert(vector, affinity);
+            messages.push(message(index, vector, affinity));
         }
         if messages.is_empty() { Err(ArbiterError::NoVector) } else { Ok(messages) }
     }
@@ -244,7 +318,7 @@ impl Arbiter {
     }
 
     fn is_free(&self, vector: u8) -> bool {
-        vector != CMCI_VECTOR && !self.used.contains(&vector)
+        vector != CMCI_VECTOR && !self.used.contains_key(&vector)
     }
 
     /// Slot 0 of every level first, then slot 1: neighbours in a request get different levels.
@@ -265,14 +339,30 @@ impl Arbiter {
             .find(|&base| (0..size).all(|i| self.is_free(base + i)))
     }
 
-    /// The processors of an interrupt; `message` is its number when each message may differ.
-    fn affinity(&self, policy: Policy, message: Option<u32>) -> Affinity {
-        let all = Affinity { group: 0, mask: self.topology.active(0) };
+    /// How many interrupts a processor of a group may receive.
+    fn load(&self, group: u16, bit: u32) -> usize {
+        self.used.values().filter(|a| a.group == group && a.mask >> bit & 1 == 1).count()
+    }
+
+    /// The group with the fewest interrupts for each processor.
+    fn quietest_group(&self) -> u16 {
+        let groups = 0..u16::try_from(self.topology.groups()).unwrap_or(u16::MAX);
+        let per_processor = |group: &u16| {
+            let here = self.used.values().filter(|a| a.group == *group).count() as u64;
+            // In 1/65536 of an interrupt: whole numbers order alike everywhere.
+            (here << 16) / u64::from(self.topology.active(*group).count_ones().max(1))
+        };
+        groups.filter(|&group| self.topology.active(group) != 0).min_by_key(per_processor).unwrap_or(0)
+    }
+
+    /// The processors of an interrupt in a group; `message` is its number when each message may differ.
+    fn affinity(&self, policy: Policy, message: Option<u32>, group: u16) -> Affinity {
+        let all = Affinity { group, mask: self.topology.active(group) };
         let nth = |n: u32| {
             let bit = (0..64).filter(|bit| all.mask >> bit & 1 == 1).nth(n as usize);
-            bit.map_or(all, |bit| Affinity { group: 0, mask: 1 << bit })
+            bit.map_or(all, |bit| Affinity { group, mask: 1 << bit })
         };
-        match policy {
+        let set = match policy {
             Policy::AllProcessors | Policy::AllClose => all,
             Policy::OneClose => nth(0),
             Policy::Specified(wanted) => {
@@ -283,6 +373,14 @@ impl Arbiter {
                 Some(index) => nth(index % all.mask.count_ones().max(1)),
                 None => all,
             },
+        };
+        match self.delivery {
+            Delivery::Lowest => set,
+            Delivery::Fixed => {
+                let bits = (0..64u32).filter(|bit| set.mask >> bit & 1 == 1);
+                let one = bits.min_by_key(|&bit| self.load(set.group, bit));
+                one.map_or(set, |bit| Affinity { group: set.group, mask: 1 << bit })
+            }
         }
     }
 }

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use dirql_core::{
-    Affinity, Arbiter, ArbiterError, ArbiterKind, ArbiterRequest, CpuId, Irql, Mode, Polarity, Policy,
-    Priority, Topology,
+    Affinity, Arbiter, ArbiterError, ArbiterKind, ArbiterRequest, CpuId, Delivery, GroupPolicy, Irql, Mode,
+    Polarity, Policy, Priority, Topology, Windows,
 };
 
 fn ask(kind: ArbiterKind) -> ArbiterRequest {
@@ -106,4 +106,58 @@ fn processors_and_groups() {
     }
     assert_eq!(topology.locate(CpuId(3)), Some((1, 2)));
     assert_eq!((topology.locate(CpuId(4)), topology.index(0, 2), topology.index(9, 0)), (None, None, None));
+}
+
+#[test]
+fn the_registrys_limit_and_the_systems() {
+    let msix = |count| ArbiterKind::Msix { count };
+    assert_eq!(msix(8).limited(None, Windows::W11), msix(8));
+    assert_eq!(msix(8).limited(Some(0), Windows::W11), msix(8));
+    assert_eq!(msix(8).limited(Some(3), Windows::W11), msix(3));
+    assert_eq!(msix(4000).limited(None, Windows::W8), msix(2048));
+    assert_eq!(msix(4000).limited(Some(3000), Windows::W7), msix(910));
+    // A limit that is no power of two is rounded down (spec 6.3).
+    let msi = ArbiterKind::Msi { count: 8 }.limited(Some(3), Windows::W11);
+    assert_eq!(arbiter().assign(&ask(msi)).unwrap().len(), 2);
+    let line = line(16, Mode::Level).kind;
+    assert_eq!(line.limited(Some(1), Windows::Vista), line);
+}
+
+#[test]
+fn fixed_delivery_gives_each_interrupt_one_processor_in_turn() {
+    let mut a = arbiter().with_delivery(Delivery::Fixed);
+    let got = a.assign(&ask(ArbiterKind::Msix { count: 4 })).unwrap();
+    assert_eq!(got.iter().map(|m| m.affinity.mask).collect::<Vec<_>>(), [1, 2, 1, 2]);
+    let one =
+        ArbiterRequest { policy: Policy::Specified(Affinity { group: 0, mask: 2 }), ..line(16, Mode::Level) };
+    assert_eq!(a.assign(&one).unwrap()[0].affinity.mask, 2);
+}
+
+#[test]
+fn more_than_64_processors() {
+    let many = || Arbiter::new(Topology::new(vec![u64::MAX, 0xF]));
+    let request = ask(ArbiterKind::Msix { count: 6 });
+    let mut a = many();
+    assert!(a.assign(&request).unwrap().iter().all(|m| m.affinity == Affinity { group: 0, mask: u64::MAX }));
+    // Group 0 has 6 interrupts for 64 processors, group 1 none.
+    let spread = ArbiterRequest { policy: Policy::SpreadMessages, ..request.clone() };
+    let got = a.assign_by_group(&spread, GroupPolicy::DontCare).unwrap();
+    assert!(got.iter().all(|m| m.affinity.group == 1));
+    assert_eq!(got.iter().map(|m| m.affinity.mask).collect::<Vec<_>>(), [1, 2, 4, 8, 1, 2]);
+    // Now group 1 has more for each of its processors.
+    assert_eq!(a.assign_by_group(&request, GroupPolicy::DontCare).unwrap()[0].affinity.group, 0);
+    assert_eq!(many().assign_by_group(&request, GroupPolicy::DontCare).unwrap()[0].affinity.group, 0);
+}
+
+#[test]
+fn a_rebalance_may_give_other_vectors() {
+    let mut a = arbiter();
+    let low = a.assign(&line(16, Mode::Level)).unwrap();
+    let high = a.assign(&ArbiterRequest { priority: Priority::High, ..line(17, Mode::Level) }).unwrap();
+    assert_eq!((low[0].vector, high[0].vector), (0x90, 0xB0));
+    a.release(&low);
+    a.release(&high);
+    let moved = a.assign(&line(17, Mode::Level)).unwrap();
+    assert_eq!(moved[0].vector, 0x90);
+    assert_eq!(a.assign(&line(16, Mode::Level)).unwrap()[0].vector, 0x80);
 }

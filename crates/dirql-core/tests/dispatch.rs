@@ -41,6 +41,21 @@ fn latched_walks_again_until_a_pass_without_claim() {
 }
 
 #[test]
+fn a_latched_routine_made_active_behind_the_walk_is_called() {
+    let (mut core, mut ports, made) = chain(Mode::Latched, 2);
+    core.report_inactive(1, Some(made[0]), &mut ports).unwrap();
+    let first = made[0];
+    let mut left = 1;
+    let log = take(&mut core, &mut ports, |core, ports, _| {
+        core.report_active(1, Some(first), ports).unwrap();
+        let claim = left;
+        left = 0;
+        claim
+    });
+    assert_eq!(log.called, [2, 1, 2]);
+}
+
+#[test]
 fn a_latched_routine_that_always_claims_meets_the_cap() {
     let (mut core, mut ports, _) = chain(Mode::Latched, 2);
     let log = take(&mut core, &mut ports, |_, _, _| 1);

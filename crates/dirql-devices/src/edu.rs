@@ -3,6 +3,7 @@
 use dirql_machine::{BarSpec, Device, DeviceCtx, Interrupts, PciIdentity};
 use dirql_mem::Pa;
 
+use crate::freedom::{self, Spurious};
 use crate::props::{BuildError, Props, bad};
 use crate::{Model, PropDoc};
 
@@ -16,8 +17,14 @@ const CMD_TO_RAM: u64 = 2;
 const CMD_IRQ: u64 = 4;
 const IRQ_FACTORIAL: u32 = 1;
 const IRQ_DMA: u32 = 0x100;
+// Events carry what is due in the low bits and, above, which one: a stale event is nobody's.
 const EVENT_FACTORIAL: u64 = 0;
 const EVENT_DMA: u64 = 1;
+const EVENT_SIGNAL: u64 = 2;
+const EVENT_POSTED: u64 = 3;
+const KINDS: u64 = 4;
+/// How long an interrupt is held back to be merged with the next, and a posted write in the bridge.
+const HOLD_NS: u64 = 1000;
 
 pub(crate) const MODEL: Model = Model {
     name: "edu",
@@ -36,6 +43,7 @@ pub(crate) const MODEL: Model = Model {
             doc: "How long a factorial takes.",
         },
         PropDoc { name: "dma_ns", form: "number", default: "100000", doc: "How long a transfer takes." },
+        freedom::SPURIOUS,
     ],
 };
 
@@ -55,6 +63,13 @@ pub struct Edu {
     count: u64,
     command: u64,
     buffer: Vec<u8>,
+    /// The number of the latest event of each kind.
+    latest: [u64; KINDS as usize],
+    /// An interrupt is held back.
+    held: bool,
+    /// A transfer to RAM that still sits in the bridge.
+    posted: Option<(Pa, Vec<u8>)>,
+    spurious: Spurious,
 }
 
 impl Edu {
@@ -86,23 +101,65 @@ impl Edu {
             count: 0,
             command: 0,
             buffer: vec![0; BUFFER_LEN as usize],
+            latest: [0; KINDS as usize],
+            held: false,
+            posted: None,
+            spurious: Spurious::build(props)?,
         })
+    }
+
+    fn schedule(&mut self, ctx: &mut DeviceCtx<'_>, kind: u64, delay: u64) {
+        self.latest[kind as usize] += 1;
+        ctx.schedule(delay, self.latest[kind as usize] * KINDS + kind);
+    }
+
+    /// Work is done: its interrupt comes now, or is held back and merged with the next.
+    fn finished(&mut self, ctx: &mut DeviceCtx<'_>, bits: u32) {
+        if !self.held && ctx.choose("coalesce", 2, 0) == 1 {
+            self.irq |= bits;
+            self.held = true;
+            self.schedule(ctx, EVENT_SIGNAL, HOLD_NS);
+        } else {
+            self.interrupt(ctx, bits);
+        }
     }
 
     fn interrupt(&mut self, ctx: &mut DeviceCtx<'_>, bits: u32) {
         self.irq |= bits;
-        if self.irq == 0 {
-            return;
-        }
-        if ctx.messages_granted() > 0 {
+        self.held = false;
+        if self.irq != 0 && ctx.messages_granted() > 0 {
             ctx.send_message(0);
+            self.spurious.again(ctx, 0);
         }
-        ctx.set_line(true);
+        self.drive(ctx);
+    }
+
+    fn drive(&self, ctx: &mut DeviceCtx<'_>) {
+        ctx.set_line(self.irq != 0 && !self.held || self.spurious.line());
+    }
+
+    fn flush(&mut self, ctx: &mut DeviceCtx<'_>) {
+        if let Some((pa, data)) = self.posted.take()
+            && let Err(e) = ctx.dma_write(pa, &data)
+        {
+            ctx.log(format!("DMA at {:#x}: {e}", pa.0));
+        }
+    }
+
+    /// A register is accessed: a spurious pulse ends, and posted writes arrive, for the completion of a read may
+    /// not pass them (PCI ordering).
+    fn touched(&mut self, ctx: &mut DeviceCtx<'_>, read: bool) {
+        if self.spurious.touched() {
+            self.drive(ctx);
+        }
+        if read && self.posted.is_some() {
+            self.schedule(ctx, EVENT_POSTED, 0);
+        }
     }
 
     fn acknowledge(&mut self, ctx: &mut DeviceCtx<'_>, bits: u32) {
         self.irq &= !bits;
-        ctx.set_line(self.irq != 0);
+        self.drive(ctx);
     }
 
     /// The specification allows 4-byte accesses below 0x80, and 4 or 8 bytes above.
@@ -135,6 +192,14 @@ impl Edu {
         if masked != outside {
             ctx.log(format!("DMA address {outside:#x} does not fit dma_mask; the device uses {masked:#x}"));
         }
+        self.flush(ctx);
+        // A pin is not ordered with writes; a message is a write itself and never passes them.
+        let pin = ctx.messages_granted() == 0 && self.command & CMD_IRQ != 0;
+        if to_ram && pin && ctx.choose("posted", 2, 0) == 1 {
+            self.posted = Some((Pa(masked), self.buffer[range].to_vec()));
+            self.schedule(ctx, EVENT_POSTED, HOLD_NS);
+            return Ok(());
+        }
         let done = if to_ram {
             ctx.dma_write(Pa(masked), &self.buffer[range])
         } else {
@@ -158,6 +223,7 @@ impl Device for Edu {
     }
 
     fn read(&mut self, ctx: &mut DeviceCtx<'_>, _bar: u8, offset: u64, size: u8) -> u64 {
+        self.touched(ctx, true);
         if !Self::fits(offset, size) {
             ctx.log(format!(
                 "read of {size} bytes at {offset:#x}: 4 bytes below 0x80, 4 or 8 above, aligned"
@@ -169,7 +235,20 @@ impl Device for Edu {
             0x04 => u64::from(self.liveness),
             0x08 => u64::from(self.factorial),
             0x20 => u64::from(self.status),
-            0x24 => u64::from(self.irq),
+            0x24 => {
+                let seen = self.irq;
+                let hand = if self.status & STATUS_COMPUTING != 0 {
+                    Some(EVENT_FACTORIAL)
+                } else {
+                    (self.command & CMD_START != 0).then_some(EVENT_DMA)
+                };
+                if let Some(kind) = hand
+                    && ctx.choose("rise", 2, 0) == 1
+                {
+                    self.schedule(ctx, kind, 0);
+                }
+                u64::from(seen)
+            }
             _ => match self.dma_register(offset) {
                 Some(register) => *register >> (8 * (offset & 4)),
                 None => u64::MAX,
@@ -178,6 +257,7 @@ impl Device for Edu {
     }
 
     fn write(&mut self, ctx: &mut DeviceCtx<'_>, _bar: u8, offset: u64, size: u8, value: u64) {
+        self.touched(ctx, false);
         if !Self::fits(offset, size) {
             ctx.log(format!(
                 "write of {size} bytes at {offset:#x}: 4 bytes below 0x80, 4 or 8 above, aligned"
@@ -190,7 +270,8 @@ impl Device for Edu {
             0x08 if self.status & STATUS_COMPUTING == 0 => {
                 self.factorial = low;
                 self.status |= STATUS_COMPUTING;
-                ctx.schedule(self.factorial_ns, EVENT_FACTORIAL);
+                let delay = freedom::delay(ctx, self.factorial_ns);
+                self.schedule(ctx, EVENT_FACTORIAL, delay);
             }
             0x08 => ctx.log("factorial written while one is computed: ignored"),
             0x20 => self.status = (self.status & !STATUS_IRQ) | (low & STATUS_IRQ),
@@ -208,7 +289,8 @@ impl Device for Edu {
                     };
                 }
                 if offset & !7 == 0x98 && self.command & CMD_START != 0 {
-                    ctx.schedule(self.dma_ns, EVENT_DMA);
+                    let delay = freedom::delay(ctx, self.dma_ns);
+                    self.schedule(ctx, EVENT_DMA, delay);
                 }
             }
             _ => ctx.log(format!("write to {offset:#x}, which is read-only or not a register")),
@@ -216,14 +298,23 @@ impl Device for Edu {
     }
 
     fn event(&mut self, ctx: &mut DeviceCtx<'_>, id: u64) {
-        match id {
+        if self.spurious.event(id) {
+            return self.drive(ctx);
+        }
+        let kind = id % KINDS;
+        if id / KINDS != self.latest[kind as usize] {
+            return;
+        }
+        match kind {
+            EVENT_SIGNAL if self.held => self.interrupt(ctx, 0),
+            EVENT_POSTED => self.flush(ctx),
             EVENT_FACTORIAL if self.status & STATUS_COMPUTING != 0 => {
                 // 34! is 0 modulo 2^32 and so is every later product: no guest makes this loop long.
                 self.factorial =
                     if self.factorial >= 34 { 0 } else { (1..=self.factorial).fold(1, u32::wrapping_mul) };
                 self.status &= !STATUS_COMPUTING;
                 if self.status & STATUS_IRQ != 0 {
-                    self.interrupt(ctx, IRQ_FACTORIAL);
+                    self.finished(ctx, IRQ_FACTORIAL);
                 }
             }
             EVENT_DMA if self.command & CMD_START != 0 => {
@@ -232,11 +323,21 @@ impl Device for Edu {
                 }
                 self.command &= !CMD_START;
                 if self.command & CMD_IRQ != 0 {
-                    self.interrupt(ctx, IRQ_DMA);
+                    self.finished(ctx, IRQ_DMA);
                 }
             }
             _ => {}
         }
+    }
+
+    fn possible_arrivals(&self) -> Vec<u32> {
+        if self.spurious.left() == 0 { Vec::new() } else { vec![0] }
+    }
+
+    fn arrive(&mut self, ctx: &mut DeviceCtx<'_>, source: u32) -> bool {
+        let done = source == 0 && self.spurious.fire(ctx, 0);
+        self.drive(ctx);
+        done
     }
 
     fn raise(&mut self, ctx: &mut DeviceCtx<'_>, source: u32) -> Result<(), String> {
@@ -261,6 +362,7 @@ impl Device for Edu {
             ("dma_destination", self.destination),
             ("dma_count", self.count),
             ("dma_command", self.command),
+            ("spurious_left", self.spurious.left()),
         ];
         small.iter().map(|(n, v)| (*n, u64::from(*v))).chain(wide).map(|(n, v)| (n.to_string(), v)).collect()
     }
@@ -281,10 +383,11 @@ impl Device for Edu {
             "dma_source" => self.source = value,
             "dma_destination" => self.destination = value,
             "dma_count" => self.count = value,
+            "spurious_left" => self.spurious.set_left(value),
             _ => {
                 return Err(format!(
                     "edu has no register `{register}` to set; liveness, factorial, irq_status, dma_source, \
-                     dma_destination, dma_count"
+                     dma_destination, dma_count, spurious_left"
                 ));
             }
         }

@@ -1,13 +1,16 @@
-//! Device models of dirql: pulse, edu, stub.
+//! Device models of dirql: pulse, edu, ring, uart16550, stub.
 //!
 //! [`MODELS`] says which there are and which properties each takes; [`build`] makes one from the properties of a
 //! lab file. Data sheets are in `docs/devices/`. What every device has in common (`interrupts`, `id`, `subsystem`,
 //! `class`) is in `props`.
 
 mod edu;
+mod freedom;
 mod props;
 mod pulse;
+mod ring;
 mod stub;
+mod uart;
 
 use std::collections::BTreeMap;
 
@@ -16,7 +19,9 @@ use dirql_machine::Device;
 pub use edu::Edu;
 pub use props::{BuildError, PropValue};
 pub use pulse::Pulse;
+pub use ring::Ring;
 pub use stub::Stub;
+pub use uart::Uart;
 
 /// A property a model takes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -46,7 +51,7 @@ pub struct Model {
 pub const COMMON: &[PropDoc] = props::COMMON;
 
 /// Every model.
-pub const MODELS: &[Model] = &[pulse::MODEL, edu::MODEL, stub::MODEL];
+pub const MODELS: &[Model] = &[pulse::MODEL, edu::MODEL, ring::MODEL, uart::MODEL, stub::MODEL];
 
 /// Makes a device from a model's name and its properties.
 ///
@@ -65,6 +70,8 @@ pub fn build(model: &str, props: &BTreeMap<String, PropValue>) -> Result<Box<dyn
     Ok(match found.name {
         "pulse" => Box::new(Pulse::build(&props)?),
         "edu" => Box::new(Edu::build(&props)?),
+        "ring" => Box::new(Ring::build(&props)?),
+        "uart16550" => Box::new(Uart::build(&props)?),
         _ => Box::new(Stub::build(&props)?),
     })
 }
@@ -84,7 +91,7 @@ mod tests {
     #[test]
     fn what_is_unknown_is_an_error_that_lists_what_is_valid() {
         let error = build("puls", &BTreeMap::new()).err().unwrap().to_string();
-        assert!(error.contains("pulse, edu, stub"), "{error}");
+        assert!(error.contains("pulse, edu, ring, uart16550, stub"), "{error}");
         let props = BTreeMap::from([("arivals".to_string(), PropValue::Int(1))]);
         let error = build("pulse", &props).err().unwrap().to_string();
         assert!(error.contains("arivals") && error.contains("arrivals"), "{error}");

@@ -82,6 +82,12 @@ pub(crate) const COMMON: &[PropDoc] = &[
         default: "the model's",
         doc: "Subsystem vendor and id.",
     },
+    PropDoc {
+        name: "bars",
+        form: "list of sizes",
+        default: "the model's",
+        doc: "Sizes of its memory BARs: as large as the model's or larger, and more of them.",
+    },
     PropDoc { name: "class", form: "0xCCSSII", default: "the model's", doc: "Class, subclass, interface." },
 ];
 
@@ -114,12 +120,30 @@ impl Props<'_> {
         }
     }
 
-    fn text(&self, name: &'static str) -> Result<Option<&str>, BuildError> {
+    pub(crate) fn text(&self, name: &'static str) -> Result<Option<&str>, BuildError> {
         match self.get(name) {
             None => Ok(None),
             Some(PropValue::Str(s)) => Ok(Some(s)),
             Some(_) => Err(bad(name, "text is wanted")),
         }
+    }
+
+    /// Numbers, at most `most` of them. One number alone is a list of one.
+    pub(crate) fn ints(&self, name: &'static str, most: usize) -> Result<Option<Vec<u64>>, BuildError> {
+        let list = match self.get(name) {
+            None => return Ok(None),
+            Some(PropValue::Int(n)) => return Ok(Some(vec![*n])),
+            Some(PropValue::List(list)) => list,
+            Some(_) => return Err(bad(name, "a list of numbers is wanted")),
+        };
+        if list.len() > most {
+            return Err(bad(name, format!("{} numbers; at most {most} are taken", list.len())));
+        }
+        let number = |v: &PropValue| match v {
+            PropValue::Int(n) => Ok(*n),
+            _ => Err(bad(name, "a list of numbers is wanted")),
+        };
+        list.iter().map(number).collect::<Result<_, _>>().map(Some)
     }
 
     fn pair(&self, name: &'static str) -> Result<Option<(u16, u16)>, BuildError> {
@@ -160,11 +184,24 @@ impl Props<'_> {
     /// A model's identity with what the lab file overrides.
     pub(crate) fn identity(&self, own: PciIdentity) -> Result<PciIdentity, BuildError> {
         let (vendor, device) = self.pair("id")?.unwrap_or((own.vendor, own.device));
+        let mut bars = own.bars;
+        for (i, bar) in self.bars("bars")?.into_iter().flatten().enumerate() {
+            match (bars.get_mut(i), bar) {
+                (None, bar) => bars.push(bar),
+                (Some(BarSpec::Memory { len, .. }), BarSpec::Memory { len: new, .. }) if new >= *len => {
+                    *len = new;
+                }
+                (Some(own), _) => {
+                    return Err(bad("bars", format!("BAR {i} of the model is {own:?}; it can only grow")));
+                }
+            }
+        }
         Ok(PciIdentity {
             vendor,
             device,
             subsystem: self.pair("subsystem")?.unwrap_or(own.subsystem),
             class: self.int("class", 0xff_ffff)?.map_or(own.class, |c| c as u32),
+            bars,
             interrupts: self.interrupts()?.unwrap_or(own.interrupts),
             ..own
         })

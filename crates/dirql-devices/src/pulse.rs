@@ -2,6 +2,7 @@
 
 use dirql_machine::{BarSpec, Device, DeviceCtx, Interrupts, PciIdentity};
 
+use crate::freedom::{SPURIOUS, Spurious};
 use crate::props::{BuildError, Props, bad};
 use crate::{Model, PropDoc};
 
@@ -31,6 +32,7 @@ pub(crate) const MODEL: Model = Model {
             default: "false",
             doc: "Every source is enabled from reset, and sending a message clears its STATUS bit.",
         },
+        SPURIOUS,
     ],
 };
 
@@ -49,6 +51,7 @@ pub struct Pulse {
     next: u32,
     /// Free-running sources that fired since they became open.
     fired: u32,
+    spurious: Spurious,
 }
 
 impl Pulse {
@@ -93,6 +96,7 @@ impl Pulse {
             arrivals,
             next: 0,
             fired: 0,
+            spurious: Spurious::build(props)?,
         })
     }
 
@@ -113,13 +117,19 @@ impl Pulse {
         let rising = status & enable & !before;
         if granted > 0 {
             for i in (0..self.sources).filter(|i| rising & 1 << i != 0) {
-                ctx.send_message(if i < granted { i } else { 0 });
+                let message = if i < granted { i } else { 0 };
+                ctx.send_message(message);
+                self.spurious.again(ctx, message);
                 if self.free_running {
                     self.status &= !(1 << i);
                 }
             }
         }
-        ctx.set_line(self.status & self.enable != 0);
+        self.drive(ctx);
+    }
+
+    fn drive(&self, ctx: &mut DeviceCtx<'_>) {
+        ctx.set_line(self.status & self.enable != 0 || self.spurious.line());
     }
 
     fn set_source(&mut self, ctx: &mut DeviceCtx<'_>, i: u32) {
@@ -141,6 +151,9 @@ impl Device for Pulse {
     }
 
     fn read(&mut self, ctx: &mut DeviceCtx<'_>, _bar: u8, offset: u64, size: u8) -> u64 {
+        if self.spurious.touched() {
+            self.drive(ctx);
+        }
         if size != 4 || !offset.is_multiple_of(4) {
             ctx.log(format!("read of {size} bytes at {offset:#x}: registers take aligned 4-byte accesses"));
             return u64::MAX;
@@ -160,6 +173,9 @@ impl Device for Pulse {
     }
 
     fn write(&mut self, ctx: &mut DeviceCtx<'_>, _bar: u8, offset: u64, size: u8, value: u64) {
+        if self.spurious.touched() {
+            self.drive(ctx);
+        }
         if size != 4 || !offset.is_multiple_of(4) {
             ctx.log(format!("write of {size} bytes at {offset:#x}: registers take aligned 4-byte accesses"));
             return;
@@ -174,11 +190,25 @@ impl Device for Pulse {
         }
     }
 
+    fn event(&mut self, ctx: &mut DeviceCtx<'_>, id: u64) {
+        if self.spurious.event(id) {
+            self.drive(ctx);
+        }
+    }
+
+    /// Sources, and after them the same again for interrupts without a cause.
     fn possible_arrivals(&self) -> Vec<u32> {
-        if self.arrivals == 0 { Vec::new() } else { (0..self.sources).collect() }
+        let real = if self.arrivals == 0 { 0..0 } else { 0..self.sources };
+        let spurious = if self.spurious.left() == 0 { 0..0 } else { self.sources..2 * self.sources };
+        real.chain(spurious).collect()
     }
 
     fn arrive(&mut self, ctx: &mut DeviceCtx<'_>, source: u32) -> bool {
+        if (self.sources..2 * self.sources).contains(&source) {
+            let done = self.spurious.fire(ctx, source - self.sources);
+            self.drive(ctx);
+            return done;
+        }
         if self.arrivals == 0 || source >= self.sources || ctx.d_state() != 0 {
             return false;
         }
@@ -228,6 +258,7 @@ impl Device for Pulse {
             named.iter().map(|(n, v)| ((*n).to_string(), u64::from(*v))).collect();
         all.push(("sources".to_string(), u64::from(self.sources)));
         all.push(("arrivals_left".to_string(), self.arrivals));
+        all.push(("spurious_left".to_string(), self.spurious.left()));
         all.extend((0..self.sources).map(|i| (format!("count{i}"), u64::from(self.count[i as usize]))));
         all
     }
@@ -239,9 +270,11 @@ impl Device for Pulse {
             "enable" => self.apply(ctx, self.status, small & self.all()),
             "scratch" => self.scratch = small,
             "arrivals_left" => self.arrivals = value,
+            "spurious_left" => self.spurious.set_left(value),
             _ => {
                 return Err(format!(
-                    "pulse has no register `{register}` to set; status, enable, scratch, arrivals_left"
+                    "pulse has no register `{register}` to set; status, enable, scratch, arrivals_left, \
+                     spurious_left"
                 ));
             }
         }

@@ -9,18 +9,26 @@ use crate::{Model, PropDoc};
 
 /// How long its line stays up when the driver touches no register.
 const PULSE_NS: u64 = 1000;
+/// Most values of interest.
+const MAX_VALUES: usize = 64;
 /// Most bytes that keep their last written value.
 const MAX_BYTES: usize = 1 << 16;
 
 pub(crate) const MODEL: Model = Model {
     name: "stub",
-    doc: "declares BARs and interrupts for a driver with no model of its hardware; registers are plain memory",
+    doc: "declares BARs and interrupts for a driver with no model of its hardware; reads answered by choice",
     props: &[
         PropDoc {
-            name: "bars",
-            form: "list of sizes",
-            default: "[0x10000, 0x1000]",
-            doc: "Sizes of its memory BARs.",
+            name: "io_ports",
+            form: "0, or a power of two from 4 to 256",
+            default: "256 when a BAR is left",
+            doc: "Size of an I/O BAR after the memory BARs.",
+        },
+        PropDoc {
+            name: "values",
+            form: "list of numbers",
+            default: "[]",
+            doc: "Values a register may read as: what the driver compares with.",
         },
         PropDoc {
             name: "arrivals",
@@ -41,6 +49,7 @@ pub struct Stub {
     pulse: u64,
     arrivals: u64,
     next: u32,
+    values: Vec<u64>,
     raised: u64,
     reads: u64,
     writes: u64,
@@ -50,7 +59,7 @@ impl Stub {
     pub(crate) fn build(props: &Props<'_>) -> Result<Stub, BuildError> {
         let bars =
             props.bars("bars")?.unwrap_or_else(|| vec![BarSpec::memory(0x1_0000), BarSpec::memory(0x1000)]);
-        let identity = props.identity(PciIdentity {
+        let mut identity = props.identity(PciIdentity {
             vendor: 0x1234,
             device: 0xd1a0,
             revision: 0,
@@ -63,6 +72,17 @@ impl Stub {
         if identity.bars.len() > most {
             return Err(bad("bars", format!("at most {most} fit with these interrupts")));
         }
+        let ports = props.int("io_ports", 256)?;
+        let default = if identity.bars.len() < most { 256 } else { 0 };
+        let bar = BarSpec::Io { len: ports.map_or(default, |n| n as u32) };
+        match bar {
+            BarSpec::Io { len: 0 } => {}
+            _ if !bar.valid() => {
+                return Err(bad("io_ports", "an I/O BAR has 4, 8, 16, 32, 64, 128 or 256 ports"));
+            }
+            _ if identity.bars.len() == most => return Err(bad("io_ports", "no BAR is left for them")),
+            _ => identity.bars.push(bar),
+        }
         let arrivals = props.int("arrivals", u64::from(u32::MAX))?.unwrap_or(0);
         Ok(Stub {
             identity,
@@ -71,6 +91,7 @@ impl Stub {
             pulse: 0,
             arrivals,
             next: 0,
+            values: props.ints("values", MAX_VALUES)?.unwrap_or_default(),
             raised: 0,
             reads: 0,
             writes: 0,
@@ -122,8 +143,19 @@ impl Device for Stub {
         for i in 0..u64::from(size.min(8)) {
             value |= u64::from(self.bytes.get(&(bar, offset + i)).copied().unwrap_or(0)) << (8 * i);
         }
+        let ones = u64::MAX >> (64 - 8 * u32::from(size.clamp(1, 8)));
         // All ones is what a read of a device that went away gives: the case drivers forget.
-        if ctx.choose("read", 2, 0) == 1 { u64::MAX } else { value }
+        let mut answers = vec![value];
+        for answer in [ones, 0].into_iter().chain(self.values.iter().map(|v| v & ones)) {
+            if !answers.contains(&answer) {
+                answers.push(answer);
+            }
+        }
+        let answer = ctx.choose("read", answers.len() as u32 + 1, 0) as usize;
+        match answers.get(answer) {
+            Some(answer) => *answer,
+            None => 1 << ctx.choose("bit", 8 * u32::from(size.clamp(1, 8)), 0),
+        }
     }
 
     fn write(&mut self, ctx: &mut DeviceCtx<'_>, bar: u8, offset: u64, size: u8, value: u64) {

@@ -1,72 +1,16 @@
 //! Devices on a machine: registers, lines, messages, DMA, and clones that go on alike.
 
+mod common;
+
 use std::collections::BTreeMap;
+
+use common::{GSI, add, counter, dispatch, get, line, machine, msix, put, text};
 
 use dirql_devices::{PropValue, build};
 use dirql_machine::pci::message::encode;
-use dirql_machine::{
-    BarKind, Choice, Chooser, Dest, DeviceId, Machine, MachineConfig, MachineEventKind, PciSlotConfig,
-};
+use dirql_machine::{BarKind, Choice, Chooser, Dest, Machine, MachineEventKind};
 use dirql_mem::{Pa, Prot, Va};
 use dirql_x86::Exit;
-
-const GSI: u32 = 17;
-
-fn machine(cpus: usize) -> Machine {
-    let mut m = Machine::new(MachineConfig { cpus, ram: 1 << 24, seed: 1 });
-    for cpu in &mut m.cpus {
-        cpu.regs.rflags |= 0x200;
-    }
-    m
-}
-
-fn text(s: &str) -> PropValue {
-    PropValue::Str(s.to_string())
-}
-
-fn add(m: &mut Machine, model: &str, props: &[(&str, PropValue)]) -> (DeviceId, u64) {
-    let props: BTreeMap<_, _> = props.iter().map(|(k, v)| ((*k).to_string(), v.clone())).collect();
-    let dev = build(model, &props).map_err(|e| e.to_string()).unwrap();
-    let id = m.add_device(PciSlotConfig { gsi: Some(GSI) }, dev).unwrap();
-    let bdf = m.bdf(id).unwrap();
-    let command = m.config_read(bdf, 4, 2);
-    m.config_write(bdf, 4, 2, command | 4);
-    let BarKind::Memory { pa, .. } = m.bars(id)[0].kind else { panic!("a memory BAR") };
-    (id, pa.0)
-}
-
-fn get(m: &mut Machine, at: u64) -> u32 {
-    m.mmio_read(0, Pa(at), 4) as u32
-}
-
-fn put(m: &mut Machine, at: u64, value: u32) {
-    m.mmio_write(0, Pa(at), 4, u64::from(value));
-}
-
-fn counter(m: &Machine, id: DeviceId, name: &str) -> u64 {
-    m.device_counters(id).into_iter().find(|(n, _)| n == name).unwrap().1
-}
-
-fn line(m: &mut Machine) {
-    m.ioapic_route(GSI, 0x61, true, true, Dest::Cpu(0));
-    m.ioapic_mask(GSI, false);
-}
-
-fn msix(m: &mut Machine, id: DeviceId, vectors: &[u8]) {
-    for (i, v) in vectors.iter().enumerate() {
-        let (address, data) = encode(*v, Dest::Cpu(0)).unwrap();
-        assert!(m.msix_program(id, i as u32, address, data));
-    }
-    assert!(m.msix_control(id, true, false));
-}
-
-/// Takes and ends what cpu 0 can take now.
-fn dispatch(m: &mut Machine) -> Option<u8> {
-    let vector = m.pending_vector(0)?;
-    assert!(m.accept(0, vector));
-    assert_eq!(m.eoi(0), Some(vector));
-    Some(vector)
-}
 
 #[test]
 fn pulse_registers_are_as_its_data_sheet_says() {
@@ -431,4 +375,21 @@ fn guest_code_programs_a_device_and_time_is_exact() {
     }
     assert_eq!(m.cpus[0].regs.gpr[1], 120);
     assert!(m.now() >= 10_002);
+}
+
+#[test]
+fn stub_answers_with_what_matters() {
+    let mut m = machine(1);
+    let values = PropValue::List(vec![PropValue::Int(0x1_5A00), PropValue::Int(7)]);
+    let (_, base) = add(&mut m, "stub", &[("values", values)]);
+    put(&mut m, base + 8, 7);
+    let mut seen = vec![];
+    for option in 0..6 {
+        m.set_chooser(Box::new(common::Always("read", option)));
+        seen.push(get(&mut m, base + 8));
+    }
+    // Last written, all ones, zero, the value (7 is there already), a single bit, and the default past the end.
+    assert_eq!(seen, [7, u32::MAX, 0, 0x1_5A00, 1, 7]);
+    m.set_chooser(Box::new(common::Always("read", 3)));
+    assert_eq!(m.mmio_read(0, Pa(base + 8), 1), 1, "cut to the access, 0x00 is there already: a bit");
 }

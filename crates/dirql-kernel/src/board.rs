@@ -1,14 +1,30 @@
 //! What the kernel's HAL does to the machine, in the machine's terms.
 
+use dirql_core::{Mode, Polarity};
 use dirql_machine::{Dest, DeviceId, Machine};
 
 const COMMAND: u16 = 4;
 /// Memory and port decoding, and bus mastering: what firmware and the bus driver turn on for a started device.
 const DECODE_AND_MASTER: u32 = 7;
 
-/// Vendor and device number.
-pub(crate) fn identity(m: &Machine, id: DeviceId) -> (u16, u16) {
-    (config(m, id, 0) as u16, config(m, id, 2) as u16)
+/// Vendor and device number; a device on the ISA bus has none.
+pub(crate) fn identity(m: &Machine, id: DeviceId) -> Option<(u16, u16)> {
+    m.bdf(id).map(|_| (config(m, id, 0) as u16, config(m, id, 2) as u16))
+}
+
+/// INTERFACE_TYPE of the device's bus: Isa is 1, PCIBus 5.
+pub(crate) fn interface_type(m: &Machine, id: DeviceId) -> u32 {
+    if m.bdf(id).is_some() { 5 } else { 1 }
+}
+
+/// How the board wires a line: PCI ones level and active low, ISA ones edge and active high.
+pub(crate) fn wiring(m: &Machine, gsi: u32) -> (Mode, Polarity) {
+    match m.wiring(gsi) {
+        Some(w) if !w.level => {
+            (Mode::Latched, if w.active_low { Polarity::ActiveLow } else { Polarity::ActiveHigh })
+        }
+        _ => (Mode::Level, Polarity::ActiveLow),
+    }
 }
 
 /// Reads two bytes of configuration space.

@@ -1,4 +1,4 @@
-//! The PCI bus driver: what the PDO at the bottom of a device stack answers.
+//! The PCI and ISA bus drivers: what the PDO at the bottom of a device stack answers.
 
 use crate::context::{Outcome, Result};
 use crate::cx::Cx;
@@ -34,7 +34,8 @@ pub(crate) fn dispatch(cx: &mut Cx<'_>, target: u64, at: u64) -> Result {
             }
             status = 0;
         }
-        (IRP_MJ_PNP, READ_CONFIG | WRITE_CONFIG) => {
+        // Only PCI has configuration space: on ISA the request keeps the status it came with.
+        (IRP_MJ_PNP, READ_CONFIG | WRITE_CONFIG) if device.is_some_and(|d| cx.m.bdf(d).is_some()) => {
             // Parameters.ReadWriteConfig: WhichSpace, Buffer, Offset, Length.
             let p = here + stack::PARAMS;
             let (buffer, offset, length) = (cx.r64(p + 8)?, cx.r32(p + 0x10)?, cx.r32(p + 0x18)?.min(4096));

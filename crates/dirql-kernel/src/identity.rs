@@ -39,8 +39,14 @@ pub(crate) fn place(m: &Machine, id: DeviceId) -> (u32, u32, u32) {
     m.bdf(id).map_or((0, 0, 0), |b| (u32::from(b.bus), u32::from(b.device), u32::from(b.function)))
 }
 
+/// The hardware identifier of a device on the ISA bus, which has none of its own.
+const ISA_ID: &str = "ISA\\DIRQL";
+
 /// Hardware identifiers, most specific first.
 pub(crate) fn hardware_ids(m: &Machine, id: DeviceId) -> Vec<String> {
+    if m.bdf(id).is_none() {
+        return vec![ISA_ID.into()];
+    }
     let (vendor, device) = (word(m, id, 0), word(m, id, 2));
     let revision = byte(m, id, 8);
     let (sub_vendor, sub) = (word(m, id, 0x2c), word(m, id, 0x2e));
@@ -56,6 +62,9 @@ pub(crate) fn hardware_ids(m: &Machine, id: DeviceId) -> Vec<String> {
 
 /// Compatible identifiers, most specific first.
 pub(crate) fn compatible_ids(m: &Machine, id: DeviceId) -> Vec<String> {
+    if m.bdf(id).is_none() {
+        return vec![];
+    }
     let (vendor, device) = (word(m, id, 0), word(m, id, 2));
     let (class, interface) = (byte(m, id, 0xb) << 8 | byte(m, id, 0xa), byte(m, id, 9));
     let base = format!("PCI\\VEN_{vendor:04X}");
@@ -72,6 +81,10 @@ pub(crate) fn compatible_ids(m: &Machine, id: DeviceId) -> Vec<String> {
 
 /// The instance path, such as `PCI\VEN_1234&DEV_D1A1&SUBSYS_00000000&REV_01\3&11583659&0&08`.
 pub(crate) fn instance_path(m: &Machine, id: DeviceId) -> String {
+    if m.bdf(id).is_none() {
+        // Devices of one kind are told apart by number.
+        return format!("{ISA_ID}\\{:04}", id.0);
+    }
     let (bus, device, function) = place(m, id);
     let first = hardware_ids(m, id).into_iter().next().unwrap_or_default();
     format!("{first}\\3&11583659&{bus:x}&{:02X}", device << 3 | function)

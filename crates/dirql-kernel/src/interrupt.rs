@@ -4,6 +4,8 @@
 //! are carried out one by one as continuations, so an activation can be interrupted, spin or be cloned between any
 //! two of them.
 
+use std::collections::BTreeSet;
+
 use dirql_core::{
     Allocation, Arbiter, AssignedKind, Config, Core, CpuId, Dispatch, DpcInsert, DpcQueues, Drain,
     FlushTicket, Importance, Input, Irql, LockKind, ObjectRequest, Param, Ports, SetId, Source, Step,
@@ -45,6 +47,12 @@ pub struct Interrupts {
     /// DPC queues.
     pub dpcs: DpcQueues<u64, DpcArgs>,
     fences: Vec<FlushTicket>,
+    /// KINTERRUPTs that were disconnected, by address: a use of one is not a use of one built by hand.
+    stale: BTreeSet<u64>,
+    /// Processors whose threaded-DPC thread runs.
+    dpc_threads: BTreeSet<u32>,
+    /// When each processor's next clock tick is due, in virtual nanoseconds.
+    ticks: Vec<u64>,
 }
 
 impl Interrupts {
@@ -52,18 +60,26 @@ impl Interrupts {
     #[must_use]
     pub fn new(config: Config, cpus: u32) -> Self {
         let topology = Topology::single_group(cpus);
+        let delivery = config.delivery;
         Self {
             core: Core::new(config, topology.clone()),
-            arbiter: Arbiter::new(topology),
+            arbiter: Arbiter::new(topology).with_delivery(delivery),
             dpcs: DpcQueues::new(cpus, true),
             fences: vec![],
+            stale: BTreeSet::new(),
+            dpc_threads: BTreeSet::new(),
+            ticks: vec![0; cpus as usize],
         }
     }
 }
 
-/// Size of a KINTERRUPT on x64 Windows; ActualLock is at 0x48 and SynchronizeIrql at 0x5d there (spec, issue of
-/// layouts that code in the field reads).
+/// Size of a KINTERRUPT on x64 Windows.
 const KINTERRUPT_SIZE: u64 = 0x100;
+/// KINTERRUPT.ActualLock and SynchronizeIrql, which code in the field reads at these offsets on Windows 7 and later.
+pub(crate) const ACTUAL_LOCK: u64 = 0x48;
+const SYNCHRONIZE_IRQL: u64 = 0x5d;
+/// One clock tick in nanoseconds.
+const TICK_NS: u64 = 100 * crate::timer::TIME_INCREMENT;
 const TAG: u32 = u32::from_le_bytes(*b"Intr");
 
 /// The core's ports.
@@ -72,6 +88,7 @@ pub(crate) struct KernelPorts<'a> {
     pool: &'a mut Pool,
     pdos: &'a [Pdo],
     lines: Vec<(u8, u32)>,
+    stale: &'a mut BTreeSet<u64>,
 }
 
 impl KernelPorts<'_> {
@@ -105,14 +122,16 @@ impl KernelPorts<'_> {
 
 impl Ports<u64> for KernelPorts<'_> {
     fn alloc_object(&mut self, request: ObjectRequest<u64>) -> Option<u64> {
-        self.alloc(KINTERRUPT_SIZE, |mem, at| {
+        let object = self.alloc(KINTERRUPT_SIZE, |mem, at| {
             // Freshly allocated and mapped, so these cannot fail; a failure would show as a wrong object type.
             let _ = mem.write_u16(Va(at), 22);
             let _ = mem.write_u16(Va(at + 2), KINTERRUPT_SIZE as u16);
             let _ = mem.write_u32(Va(at + 0x58), u32::from(request.vector));
             let _ = mem.write_u8(Va(at + 0x5c), request.irql.0);
-            let _ = mem.write_u8(Va(at + 0x5d), request.sync_irql.0);
-        })
+            let _ = mem.write_u8(Va(at + SYNCHRONIZE_IRQL), request.sync_irql.0);
+        })?;
+        self.stale.remove(&object);
+        Some(object)
     }
 
     fn alloc_lock(&mut self) -> Option<u64> {
@@ -135,6 +154,9 @@ impl Ports<u64> for KernelPorts<'_> {
     fn free(&mut self, what: Allocation<u64>) {
         let (Allocation::Object(at) | Allocation::Lock(at) | Allocation::Event(at) | Allocation::Table(at)) =
             what;
+        if let Allocation::Object(at) = what {
+            self.stale.insert(at);
+        }
         // Only what this port allocated comes back here.
         let _ = self.pool.free(&mut self.m.mem, at);
     }
@@ -166,8 +188,9 @@ pub(crate) fn with_core<T>(
 ) -> T {
     let lines = lines(cx.k);
     let k = &mut *cx.k;
-    let mut ports = KernelPorts { m: cx.m, pool: &mut k.pool, pdos: &k.io.pdos, lines };
-    f(&mut k.interrupts.core, &mut ports)
+    let (core, stale) = (&mut k.interrupts.core, &mut k.interrupts.stale);
+    let mut ports = KernelPorts { m: cx.m, pool: &mut k.pool, pdos: &k.io.pdos, lines, stale };
+    f(core, &mut ports)
 }
 
 /// The core's bug check as the kernel's.
@@ -233,6 +256,30 @@ pub enum IsrThen {
     Disconnected(SetId),
     /// A worker for passive-level routines of a vector starts.
     Passive(u8),
+    /// The next threaded DPC of a processor.
+    ThreadedDrain(u32),
+    /// A threaded DPC's routine returned.
+    ThreadedReturned {
+        /// The processor.
+        cpu: u32,
+        /// The insertion it belongs to.
+        sequence: u64,
+        /// The routine.
+        routine: u64,
+        /// When it was entered.
+        since: u64,
+    },
+    /// A connection is open: give it to the caller.
+    Connected {
+        /// The parameters; 0 for the call that has no Version.
+        params: u64,
+        /// The Version to give back.
+        version: u32,
+        /// Where the pointer goes.
+        out: u64,
+        /// The pointer.
+        value: u64,
+    },
 }
 
 impl IsrThen {
@@ -288,6 +335,30 @@ impl IsrThen {
                     then: Then::Isr(Self::Disconnected(set)),
                 }),
             },
+            Self::ThreadedDrain(cpu) => threaded_next(cx, cpu),
+            Self::ThreadedReturned { cpu, sequence, routine, since } => {
+                let ns = cx.now() - since;
+                cx.event(EventKind::DpcEnd { routine, ns });
+                cx.k.interrupts.dpcs.finish(sequence);
+                if cx.irql() != 0 {
+                    return Err(Stop::bug_check(
+                        0xC8,
+                        [u64::from(cx.irql()) << 16, routine, 0, 0],
+                        format!(
+                            "a threaded DPC routine returned at IRQL {}; it was called at PASSIVE_LEVEL (0)",
+                            cx.irql()
+                        ),
+                    ));
+                }
+                threaded_next(cx, cpu)
+            }
+            Self::Connected { params, version, out, value } => {
+                if params != 0 {
+                    cx.w32(params, version)?;
+                }
+                cx.w64(out, value)?;
+                ret(0)
+            }
             Self::Passive(vector) => {
                 let cpu = CpuId(cx.cpu as u32);
                 let (dispatch, step) = with_core(cx, |core, ports| core.begin_passive(cpu, vector, ports));
@@ -405,7 +476,11 @@ fn carry_out(cx: &mut Cx<'_>, mut dispatch: Dispatch, mut step: Step<u64, u64>, 
                     return Ok(Outcome::End);
                 }
                 cx.m.eoi(cx.cpu);
-                let still = lines(cx.k).iter().any(|(v, gsi)| *v == vector && cx.m.line_asserted(*gsi));
+                // An edge line that stays up asks for nothing more.
+                let level = |gsi: u32| cx.m.wiring(gsi).is_some_and(|w| w.level);
+                let still = lines(cx.k)
+                    .iter()
+                    .any(|(v, gsi)| *v == vector && level(*gsi) && cx.m.line_asserted(*gsi));
                 let cpu = CpuId(cx.cpu as u32);
                 if let Some(b) = cx.k.interrupts.core.after_eoi(cpu, vector, still) {
                     return Err(stop_of(
@@ -424,6 +499,17 @@ fn carry_out(cx: &mut Cx<'_>, mut dispatch: Dispatch, mut step: Step<u64, u64>, 
         }
         step = with_core(cx, |core, ports| core.step(&mut dispatch, Input::Continue, ports));
     }
+}
+
+/// A clock tick, when one is due and not masked: DPCs that were held back run now (spec I-22).
+pub(crate) fn tick(cx: &mut Cx<'_>) {
+    let (now, cpu) = (cx.now(), cx.cpu);
+    if cx.irql() >= Irql::CLOCK.0 {
+        return;
+    }
+    let Some(due) = cx.k.interrupts.ticks.get_mut(cpu).filter(|due| **due <= now) else { return };
+    *due = (now / TICK_NS + 1).saturating_mul(TICK_NS);
+    cx.k.interrupts.dpcs.tick(CpuId(cpu as u32));
 }
 
 /// Are DPCs waiting that this processor should run now?
@@ -456,6 +542,39 @@ fn drain_next(cx: &mut Cx<'_>) -> Result {
     })
 }
 
+/// The thread of a processor's threaded DPCs (spec 4.7): one after another at PASSIVE_LEVEL, until none is left.
+fn threaded_next(cx: &mut Cx<'_>, cpu: u32) -> Result {
+    let Some(record) = cx.k.interrupts.dpcs.pop_threaded(CpuId(cpu)) else {
+        cx.k.interrupts.dpc_threads.remove(&cpu);
+        return Ok(Outcome::End);
+    };
+    cx.w64(record.dpc + 56, 0)?;
+    let since = cx.now();
+    let a = record.args;
+    cx.event(EventKind::DpcStart { routine: a.routine });
+    Ok(Outcome::Call {
+        routine: a.routine,
+        args: vec![record.dpc, a.context, a.arg1, a.arg2],
+        then: Then::Isr(IsrThen::ThreadedReturned {
+            cpu,
+            sequence: record.sequence,
+            routine: a.routine,
+            since,
+        }),
+    })
+}
+
+/// The set whose passive-level routine the current thread is in: it does not wait for itself (spec X6).
+pub(crate) fn inside(cx: &Cx<'_>) -> Option<SetId> {
+    let thread = cx.k.procs[cx.cpu].current.and_then(|id| cx.k.threads.get(&id))?;
+    thread.frames.iter().rev().find_map(|frame| match &frame.then {
+        Then::Isr(IsrThen::Returned { dispatch, .. }) if dispatch.is_worker() => {
+            Some(cx.k.interrupts.core.object(dispatch.object()?)?.set)
+        }
+        _ => None,
+    })
+}
+
 /// KeInsertQueueDpc (spec 4.7, 10.4).
 pub(crate) fn insert_dpc(cx: &mut Cx<'_>, dpc: u64, arg1: u64, arg2: u64) -> std::result::Result<bool, Stop> {
     let kind = cx.r8(dpc)?;
@@ -471,7 +590,7 @@ pub(crate) fn insert_dpc(cx: &mut Cx<'_>, dpc: u64, arg1: u64, arg2: u64) -> std
     }
     let number = u32::from(cx.r16(dpc + 2)?);
     let cpus = cx.k.procs.len() as u32;
-    let base = crate::exports::ke_dpc::NUMBER_BASE;
+    let base = crate::exports::ke_dpc::number_base(cx.k);
     let target = number.checked_sub(base).filter(|n| *n < cpus).map(CpuId);
     let importance = Importance::from_raw(cx.r8(dpc + 1)?).unwrap_or_default();
     let args = DpcArgs { routine: cx.r64(dpc + 24)?, context: cx.r64(dpc + 32)?, arg1, arg2 };
@@ -481,13 +600,23 @@ pub(crate) fn insert_dpc(cx: &mut Cx<'_>, dpc: u64, arg1: u64, arg2: u64) -> std
     let queue = cx.k.procs[target.map_or(cx.cpu, |t| t.0 as usize)].kpcr;
     cx.w64(dpc + 56, queue)?;
     let current = CpuId(cx.cpu as u32);
-    // Threaded DPCs run as ordinary ones, which is what ThreadDpcEnable = 0 gives (spec 4.7).
-    let outcome =
-        cx.k.interrupts.dpcs.insert(DpcInsert { dpc, args, target, current, importance, threaded: false });
+    let threaded = kind == 24;
+    let outcome = cx.k.interrupts.dpcs.insert(DpcInsert { dpc, args, target, current, importance, threaded });
     if outcome.inserted {
         cx.event(EventKind::DpcQueued { routine: args.routine, target: target.unwrap_or(current).0 });
-        if let Drain::Ipi(cpu) = outcome.drain {
-            cx.k.interrupts.dpcs.request(cpu);
+        match outcome.drain {
+            Drain::Ipi(cpu) => {
+                cx.k.interrupts.dpcs.request(cpu);
+            }
+            // Above every other thread (spec D-15), on its own processor.
+            Drain::Thread(cpu) if cx.k.interrupts.dpc_threads.insert(cpu.0) => {
+                let start = Then::Isr(IsrThen::ThreadedDrain(cpu.0));
+                let id = crate::sched::spawn(cx, "threaded DPCs", start, true, 31)?;
+                if let Some(thread) = cx.k.threads.get_mut(&id) {
+                    thread.affinity = 1u64.checked_shl(cpu.0).unwrap_or(u64::MAX);
+                }
+            }
+            Drain::Thread(_) | Drain::Local | Drain::None => {}
         }
     }
     Ok(outcome.inserted)
@@ -541,11 +670,34 @@ pub(crate) fn sync_fault(fault: SyncFault<u64, u64>, interrupt: u64) -> Stop {
     }
 }
 
+/// What KeSynchronizeExecution and the interrupt spin lock routines do with an object that this kernel did not
+/// connect: Windows reads two fields of it and nothing else, so one that a driver built by hand works too.
+pub(crate) fn plan_of(
+    cx: &Cx<'_>,
+    interrupt: u64,
+    plan: std::result::Result<SyncPlan<u64>, SyncFault<u64, u64>>,
+) -> std::result::Result<SyncPlan<u64>, Stop> {
+    match plan {
+        Err(SyncFault::NotConnected) if interrupt != 0 && !cx.k.interrupts.stale.contains(&interrupt) => {
+            let lock = cx.r64(interrupt.wrapping_add(ACTUAL_LOCK))?;
+            let sync_irql = Irql(cx.r8(interrupt.wrapping_add(SYNCHRONIZE_IRQL))?);
+            let current = Irql(cx.irql());
+            if lock == 0 || sync_irql > Irql::HIGH {
+                return Err(sync_fault(SyncFault::NotConnected, interrupt));
+            }
+            if current > sync_irql {
+                return Err(sync_fault(SyncFault::IrqlTooHigh { current, limit: sync_irql }, interrupt));
+            }
+            Ok(SyncPlan { object: dirql_core::ObjectId(0), sync_irql, lock, kind: LockKind::Spin })
+        }
+        other => other.map_err(|fault| sync_fault(fault, interrupt)),
+    }
+}
+
 /// KeSynchronizeExecution: raise, lock, call, unlock, lower (spec 4.5).
 pub(crate) fn synchronize(cx: &mut Cx<'_>, interrupt: u64, routine: u64, context: u64) -> Result {
     let old = cx.irql();
-    let plan =
-        cx.k.interrupts.core.sync_plan(interrupt, Irql(old)).map_err(|fault| sync_fault(fault, interrupt))?;
+    let plan = plan_of(cx, interrupt, cx.k.interrupts.core.sync_plan(interrupt, Irql(old)))?;
     if plan.kind == LockKind::Event {
         return Ok(Outcome::Wait {
             wait: Wait::object(plan.lock),

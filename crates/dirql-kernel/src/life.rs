@@ -314,14 +314,16 @@ pub fn begin(cx: &mut Cx<'_>, module: usize, service: &str, plan: Plan) -> std::
         cx.k.io.pdos.push(Pdo { name: d.name.clone(), object: pdo, machine: d.machine });
         let (name, model, machine) = (d.name.clone(), d.model.clone(), d.machine);
         let bars = cx.m.bars(machine).iter().map(|b| format!("BAR{} {}", b.index, describe_bar(b))).collect();
-        let (vendor, product) = crate::board::identity(cx.m, machine);
         let interrupts = match d.wants {
             Wants::Line(gsi) => format!("line (GSI {gsi})"),
             Wants::Msi(n) => format!("msi:{n}"),
             Wants::Msix(n) => format!("msix:{n}"),
             Wants::None => "none".into(),
         };
-        let id = format!("{:04x}:{:04x}", vendor, product);
+        let id = match crate::board::identity(cx.m, machine) {
+            Some((vendor, product)) => format!("{vendor:04x}:{product:04x}"),
+            None => "ISA".into(),
+        };
         cx.event(EventKind::DeviceFound { name, model, id, bars, interrupts });
         // A device is enumerated whoever starts it.
         if d.driven {
@@ -759,12 +761,15 @@ fn start(cx: &mut Cx<'_>, q: usize, i: usize, step: Option<Box<Step>>) -> Result
     let d = cx.k.life.plan.devices[i].clone();
     let pdo = cx.k.io.pdos[i].object;
     let kind = match d.wants {
-        Wants::Line(gsi) => Some(ArbiterKind::Line { gsi, mode: Mode::Level, polarity: Polarity::ActiveLow }),
+        Wants::Line(gsi) => {
+            let (mode, polarity) = crate::board::wiring(cx.m, gsi);
+            Some(ArbiterKind::Line { gsi, mode, polarity })
+        }
         Wants::Msi(count) => Some(ArbiterKind::Msi { count }),
         Wants::Msix(count) => Some(ArbiterKind::Msix { count }),
         Wants::None => None,
     };
-    let assigned = match kind {
+    let mut assigned = match kind {
         None => vec![],
         Some(kind) => {
             let wanted = ArbiterRequest {
@@ -779,6 +784,12 @@ fn start(cx: &mut Cx<'_>, q: usize, i: usize, step: Option<Box<Step>>) -> Result
             })?
         }
     };
+    for a in
+        assigned.iter_mut().filter(|a| a.mode == Mode::Latched && matches!(a.kind, AssignedKind::Line { .. }))
+    {
+        // An edge on the ISA bus is not shared: a device that holds the wire up hides the other's edge.
+        a.share = Share::DeviceExclusive;
+    }
     cx.k.interrupts.core.assign(pdo, assigned.clone());
     program(cx, &d, &assigned);
     let bars = cx.m.bars(d.machine);
@@ -858,7 +869,9 @@ fn start(cx: &mut Cx<'_>, q: usize, i: usize, step: Option<Box<Step>>) -> Result
     let p = request(cx, pdo, 0, 0x1b, 0)?;
     let next = cx.r64(p.irp + irp::CURRENT_STACK)? - stack::SIZE;
     for (at, list) in [(stack::PARAMS, raw), (stack::PARAMS + 8, translated)] {
-        let mut bytes = vec![1, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0, 1, 0, 1, 0];
+        let mut bytes = 1u32.to_le_bytes().to_vec();
+        bytes.extend(crate::board::interface_type(cx.m, d.machine).to_le_bytes());
+        bytes.extend([0, 0, 0, 0, 1, 0, 1, 0]);
         bytes.extend((list.len() as u32).to_le_bytes());
         bytes.extend(list.concat());
         let to = cx.k.pool.alloc(
@@ -887,7 +900,7 @@ fn program(cx: &mut Cx<'_>, d: &PlanDevice, assigned: &[Assigned]) {
                         gsi,
                         a.vector,
                         a.mode == Mode::Level,
-                        true,
+                        a.polarity == Polarity::ActiveLow,
                         crate::board::dest(a.affinity.mask),
                     );
                     cx.m.ioapic_mask(gsi, true);

@@ -126,7 +126,7 @@ impl Hw {
 
     /// The device behind a configuration address.
     pub(crate) fn at(&self, bdf: Bdf) -> Option<DeviceId> {
-        let found = self.slots.iter().position(|s| s.present && s.function.bdf == bdf)?;
+        let found = self.slots.iter().position(|s| s.present && s.function.bdf == Some(bdf))?;
         Some(DeviceId(found as u32))
     }
 

@@ -25,7 +25,7 @@ pub use device::{Device, DeviceCtx};
 pub use dma::DmaError;
 pub use event::{MachineEvent, MachineEventKind};
 pub use ioapic::{Dest, Wiring};
-pub use machine::{Machine, MachineConfig, PciSlotConfig};
+pub use machine::{IsaSlotConfig, Machine, MachineConfig, PciSlotConfig};
 pub use pci::bar::{BarInfo, BarKind, BarSpec};
 pub use pci::msi::MsiSpec;
 pub use pci::{AddDeviceError, Bdf, Function, Interrupts, PciIdentity};

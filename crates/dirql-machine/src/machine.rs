@@ -10,7 +10,7 @@ use crate::event::MachineEvent;
 use crate::hw::{Hw, Slot};
 use crate::ioapic::{Dest, GSI_COUNT, IoRequest, Wiring};
 use crate::lapic::LocalApic;
-use crate::pci::bar::BarInfo;
+use crate::pci::bar::{BarInfo, BarKind};
 use crate::pci::cfg::{CMD_INTX_DISABLE, COMMAND};
 use crate::pci::{AddDeviceError, Bdf, Function};
 
@@ -30,6 +30,37 @@ pub struct MachineConfig {
 pub struct PciSlotConfig {
     /// The GSI its pin is wired to; several devices may share one. By default each has its own, from 16 up.
     pub gsi: Option<u32>,
+}
+
+/// Where a device on the ISA bus is.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+pub struct IsaSlotConfig {
+    /// Ports, and memory in the hole from 0xA0000 to 0xFFFFF.
+    pub regions: Vec<BarKind>,
+    /// Its interrupt request line.
+    pub irq: Option<u32>,
+}
+
+/// Whether a region is one that an ISA device can decode here.
+fn isa_region(region: BarKind) -> bool {
+    match region {
+        BarKind::Io { port, len } => len > 0 && port.checked_add(len).is_some_and(|end| end <= 0x1_0000),
+        BarKind::Memory { pa, len, .. } => {
+            len > 0 && pa.0 >= 0xA_0000 && pa.0.checked_add(len).is_some_and(|end| end <= 0x10_0000)
+        }
+    }
+}
+
+fn overlap(a: BarKind, b: BarKind) -> bool {
+    match (a, b) {
+        (BarKind::Io { port: a, len: m }, BarKind::Io { port: b, len: n }) => {
+            a < b.saturating_add(n) && b < a.saturating_add(m)
+        }
+        (BarKind::Memory { pa: a, len: m, .. }, BarKind::Memory { pa: b, len: n, .. }) => {
+            a.0 < b.0.saturating_add(n) && b.0 < a.0.saturating_add(m)
+        }
+        _ => false,
+    }
 }
 
 /// Processors, memory, devices and what joins them.
@@ -88,7 +119,8 @@ impl Machine {
         dev: Box<dyn Device>,
     ) -> Result<DeviceId, AddDeviceError> {
         let number = self.hw.slots.len() as u32;
-        let device = u8::try_from(number + 1).ok().filter(|d| *d < 32).ok_or(AddDeviceError::NoSlot)?;
+        let before = self.hw.slots.iter().filter(|s| s.function.is_pci()).count();
+        let device = u8::try_from(before + 1).ok().filter(|d| *d < 32).ok_or(AddDeviceError::NoSlot)?;
         let gsi = slot.gsi.unwrap_or(16 + number);
         if gsi >= GSI_COUNT {
             return Err(AddDeviceError::Gsi(gsi));
@@ -97,6 +129,35 @@ impl Machine {
         let function = Function::new(bdf, &dev.pci(), Some(gsi), &mut self.hw.firmware)?;
         self.hw.slots.push(Slot::new(dev, function));
         let id = DeviceId(number);
+        self.hw.touched(id);
+        self.settle();
+        Ok(id)
+    }
+
+    /// Puts a device on the ISA bus, at the regions and the IRQ that it is set to. Its regions are numbered as
+    /// BARs, in order. IRQ `n` is GSI `n`, edge-triggered and active high below 16.
+    ///
+    /// # Errors
+    /// Why it does not fit.
+    pub fn add_isa_device(
+        &mut self,
+        slot: IsaSlotConfig,
+        dev: Box<dyn Device>,
+    ) -> Result<DeviceId, AddDeviceError> {
+        if let Some(gsi) = slot.irq.filter(|g| *g >= GSI_COUNT) {
+            return Err(AddDeviceError::Gsi(gsi));
+        }
+        // The machine decodes the configuration ports itself, before any device.
+        let mut taken = vec![BarKind::Io { port: 0xCF8, len: 8 }];
+        taken.extend(self.hw.slots.iter().flat_map(|s| s.function.bars()).map(|b| b.kind));
+        for &region in &slot.regions {
+            if !isa_region(region) || taken.iter().any(|t| overlap(*t, region)) {
+                return Err(AddDeviceError::Region(region));
+            }
+            taken.push(region);
+        }
+        let id = DeviceId(self.hw.slots.len() as u32);
+        self.hw.slots.push(Slot::new(dev, Function::isa(slot.regions, slot.irq)));
         self.hw.touched(id);
         self.settle();
         Ok(id)
@@ -112,9 +173,9 @@ impl Machine {
         self.hw.slot(id).map(|s| &s.function)
     }
 
-    /// Where a device is.
+    /// Where a device is; `None` on the ISA bus.
     pub fn bdf(&self, id: DeviceId) -> Option<Bdf> {
-        self.pci(id).map(|f| f.bdf)
+        self.pci(id).and_then(|f| f.bdf)
     }
 
     /// The device at a configuration address, unless it was removed.

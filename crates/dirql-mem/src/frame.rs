@@ -246,6 +246,22 @@ impl Frames {
         self.store_slice(frame, off, &data)
     }
 
+    /// As `store`, but only if the page is this memory's own and holds no code: false, with nothing written, if
+    /// not.
+    #[inline(always)]
+    pub(crate) fn store_quick<const N: usize>(&mut self, frame: FrameId, off: usize, data: [u8; N]) -> bool {
+        let epoch = *self.epoch.get_mut();
+        if let Some(slot) = self.slots.get_mut(frame.0 as usize)
+            && slot.owned == epoch
+            && let Some(page) = &mut slot.page
+            && let Some(dst) = owned_page(page).get_mut(off..).and_then(|b| b.first_chunk_mut::<N>())
+        {
+            *dst = data;
+            return true;
+        }
+        false
+    }
+
     /// As `store`, for any length.
     #[inline(never)]
     pub(crate) fn store_slice(&mut self, frame: FrameId, off: usize, data: &[u8]) -> bool {

@@ -209,6 +209,13 @@ impl Memory {
         self.frames.bytes(frame)
     }
 
+    /// Stores bytes that lie within one frame if that is a plain copy: the page is shared with no clone and holds
+    /// no decoded instructions. Otherwise false, and nothing is written.
+    #[inline(always)]
+    pub fn store_quick<const N: usize>(&mut self, frame: FrameId, off: usize, data: [u8; N]) -> bool {
+        self.frames.store_quick(frame, off, data)
+    }
+
     /// Stores bytes that lie within one frame; true when they were marked as code. Bytes that leave the frame
     /// or a frame that isn't allocated are left alone.
     #[inline(always)]

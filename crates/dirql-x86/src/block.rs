@@ -4,7 +4,7 @@
 //! and behind it by virtual and physical address, which is dropped when decoded bytes are written. Clones of a
 //! processor share the second.
 
-use crate::decode::lower;
+use crate::decode::{finish, lower};
 use crate::op::{K, Op};
 use dirql_mem::{FrameId, Memory, PAGE_SIZE, Prot, Target, Va};
 use iced_x86::{Decoder, DecoderError, DecoderOptions, Instruction};
@@ -147,6 +147,7 @@ fn decode_block(bytes: &[u8], rip: u64) -> Vec<Op> {
             }
         }
     }
+    finish(&mut ops);
     ops
 }
 

@@ -1,9 +1,11 @@
 //! Lowering: from what `iced-x86` decodes to compact operations.
 
-use crate::op::{K, NO_REG, Op, Opd};
+use crate::op::{Fast, K, NO_REG, Op, Opd};
 use iced_x86::{
     Code, ConditionCode, EncodingKind, FlowControl, Instruction, Mnemonic as M, OpKind, Register,
 };
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 /// What a lowered instruction means for its block.
 pub(crate) struct Lowered {
@@ -22,7 +24,7 @@ fn operand(i: &Instruction, n: u32) -> Opd {
             match r {
                 Register::AH | Register::CH | Register::DH | Register::BH => Opd::High(r.number() as u8 & 3),
                 _ if r.is_gpr() => Opd::Reg(r.full_register().number() as u8),
-                _ if r.is_xmm() && r.number() < 16 => Opd::Xmm(r.number() as u8),
+                _ if (r.is_xmm() || r.is_ymm()) && r.number() < 16 => Opd::Xmm(r.number() as u8),
                 _ => Opd::None,
             }
         }
@@ -180,10 +182,18 @@ pub(crate) fn lower(i: &Instruction) -> Lowered {
     let m = i.mnemonic();
     let mut op = Op {
         k: K::Int,
+        fast: Fast::Slow,
+        ra: 0,
+        rb: 0,
+        off: 0,
         mn: m,
         a: operand(i, 0),
         b: operand(i, 1),
         c: operand(i, 2),
+        s1: Opd::None,
+        d: operand(i, 3),
+        vl: 0,
+        has_imm: (0..i.op_count()).any(|n| operand(i, n) == Opd::Imm),
         size: u8::try_from(operand_size(i, 0)).unwrap_or(0),
         bsize: u8::try_from(operand_size(i, 1)).unwrap_or(0),
         len: i.len() as u8,
@@ -202,14 +212,8 @@ pub(crate) fn lower(i: &Instruction) -> Lowered {
         match i.op_kind(n) {
             OpKind::Register => {
                 let r = i.op_register(n);
-                vector |= r.is_xmm();
-                strange |= r.is_ymm()
-                    || r.is_zmm()
-                    || r.is_mm()
-                    || r.is_st()
-                    || r.is_k()
-                    || r.is_bnd()
-                    || r.is_tmm();
+                vector |= r.is_xmm() || r.is_ymm();
+                strange |= r.is_zmm() || r.is_mm() || r.is_st() || r.is_k() || r.is_bnd() || r.is_tmm();
                 if r.is_segment_register() || r.is_cr() || r.is_dr() {
                     op.k = K::Sys;
                     // Control and debug registers are named by their number in `aux`; segments by 0x80 on.
@@ -237,7 +241,7 @@ pub(crate) fn lower(i: &Instruction) -> Lowered {
             OpKind::FarBranch16 | OpKind::FarBranch32 | OpKind::NearBranch16 | OpKind::NearBranch32 => {
                 strange = true
             }
-            OpKind::MemorySegESI | OpKind::MemoryESEDI | OpKind::MemorySegEDI => strange = true,
+            OpKind::MemorySegESI | OpKind::MemoryESEDI | OpKind::MemorySegEDI => op.addr32 = true,
             OpKind::Immediate8_2nd => {}
             OpKind::MemorySegRSI | OpKind::MemoryESRDI | OpKind::MemorySegRDI => {}
             _ => op.imm = i.immediate(n),
@@ -252,8 +256,12 @@ pub(crate) fn lower(i: &Instruction) -> Lowered {
         op.aux = condition(i.condition_code());
     }
     let ends = i.flow_control() != FlowControl::Next;
-    let vex = i.encoding() != EncodingKind::Legacy;
-    if strange || vex && vector || i.is_jcc_short_or_near() && op.size == 2 {
+    let evex = !matches!(i.encoding(), EncodingKind::Legacy | EncodingKind::VEX);
+    let vex = i.encoding() == EncodingKind::VEX;
+    vector |= matches!(m, M::Vzeroupper | M::Vzeroall | M::Vldmxcsr | M::Vstmxcsr);
+    // With a memory operand these name no vector register.
+    vector |= matches!(plain(m), M::Cvtsd2si | M::Cvttsd2si | M::Cvtss2si | M::Cvttss2si);
+    if strange || evex || i.is_jcc_short_or_near() && op.size == 2 {
         op.k = K::Lacks;
     } else if string_kind(m)
         || m == M::Movsd && !vector && i.op_count() == 2 && op.a == Opd::None
@@ -265,6 +273,7 @@ pub(crate) fn lower(i: &Instruction) -> Lowered {
         return Lowered { op, ends: op.aux != 0 };
     } else if vector {
         op.k = K::Sse;
+        vector_form(&mut op, i, vex);
     } else if system_kind(m) {
         op.k = K::Sys;
         if m == M::Pause || m == M::Nop {
@@ -274,6 +283,63 @@ pub(crate) fn lower(i: &Instruction) -> Lowered {
         hot(&mut op, i);
     }
     Lowered { op, ends }
+}
+
+/// Brings the two, three and four operand forms to one: destination `a`, sources `s1` and `b`, then `d`; and the
+/// mnemonic to that of SSE where there is one.
+fn vector_form(op: &mut Op, i: &Instruction, vex: bool) {
+    op.s1 = op.a;
+    if !vex {
+        return;
+    }
+    let ymm = (0..i.op_count()).any(|n| i.op_kind(n) == OpKind::Register && i.op_register(n).is_ymm());
+    op.vl = if ymm || i.memory_size().size() == 32 { 32 } else { 16 };
+    op.mn = plain(op.mn);
+    match op.c {
+        Opd::None => {}
+        // A shift by an immediate has a destination of its own.
+        Opd::Imm if i.op_count() == 3 => {
+            if shifts_by_imm(op.mn) {
+                op.s1 = op.b;
+                op.b = Opd::Imm;
+            }
+        }
+        _ => {
+            op.s1 = op.b;
+            op.b = op.c;
+            op.bsize = u8::try_from(operand_size(i, 2)).unwrap_or(0);
+        }
+    }
+}
+
+fn shifts_by_imm(m: M) -> bool {
+    matches!(
+        m,
+        M::Psllw
+            | M::Pslld
+            | M::Psllq
+            | M::Psrlw
+            | M::Psrld
+            | M::Psrlq
+            | M::Psraw
+            | M::Psrad
+            | M::Pslldq
+            | M::Psrldq
+    )
+}
+
+/// The SSE mnemonic of an AVX one, or itself: `vpaddb` does to each half what `paddb` does.
+fn plain(m: M) -> M {
+    static TABLE: LazyLock<Vec<M>> = LazyLock::new(|| {
+        let names: BTreeMap<String, M> = M::values().map(|m| (format!("{m:?}").to_lowercase(), m)).collect();
+        M::values()
+            .map(|m| {
+                let name = format!("{m:?}").to_lowercase();
+                name.strip_prefix('v').and_then(|n| names.get(n)).copied().unwrap_or(m)
+            })
+            .collect()
+    });
+    TABLE.get(m as usize).copied().unwrap_or(m)
 }
 
 /// Chooses a frequent form.
@@ -315,6 +381,14 @@ fn hot(op: &mut Op, i: &Instruction) {
         // An immediate: 8 bytes on the stack unless the operand-size prefix says 2.
         op.size = if i.stack_pointer_increment().unsigned_abs() == 2 { 2 } else { 8 };
     }
+    if op.mn == M::Leave {
+        op.aux = if i.code() == Code::Leavew { 2 } else { 8 };
+    }
+    if matches!(op.mn, M::Loop | M::Loope | M::Loopne) {
+        // The counter is ecx with an address-size prefix.
+        op.addr32 =
+            matches!(i.code(), Code::Loop_rel8_64_ECX | Code::Loope_rel8_64_ECX | Code::Loopne_rel8_64_ECX);
+    }
     if op.mn == M::Enter {
         op.imm = u64::from(i.immediate16());
         op.aux = u8::from(i.immediate8_2nd() != 0 || i.code() != Code::Enterq_imm16_imm8);
@@ -340,4 +414,88 @@ fn condition(cc: ConditionCode) -> u8 {
         ConditionCode::le => 14,
         ConditionCode::g => 15,
     }
+}
+
+/// Chooses how the operations of a whole block are run; going backwards, flags that are set again before anything
+/// could see them aren't computed. What can fault, stop or read flags sees them.
+pub(crate) fn finish(ops: &mut [Op]) {
+    let mut off = 0u16;
+    for op in ops.iter_mut() {
+        op.off = off;
+        off = off.wrapping_add(u16::from(op.len));
+        let number = |o: Opd| if let Opd::Reg(n) = o { n & 15 } else { 0 };
+        (op.ra, op.rb) = (number(op.a), number(op.b));
+    }
+    let mut dead = false;
+    for op in ops.iter_mut().rev() {
+        op.fast = match op.k {
+            K::MovRR64 => Fast::Mov64,
+            K::MovRR32 => Fast::Mov32,
+            K::MovRI => Fast::MovI,
+            K::Lea64 => Fast::Lea,
+            K::Ld64 => Fast::Load64,
+            K::Ld32 => Fast::Load32,
+            K::St64 => Fast::Store64,
+            K::St32 => Fast::Store32,
+            K::Jcc if op.aux == 4 => Fast::Jz,
+            K::Jcc if op.aux == 5 => Fast::Jnz,
+            K::Jcc => Fast::Jcc,
+            K::Jmp => Fast::Jmp,
+            K::Call => Fast::Call,
+            K::Ret => Fast::Ret,
+            K::PushR => Fast::Push,
+            K::PopR => Fast::Pop,
+            K::Int if matches!(op.mn, M::Inc | M::Dec) && matches!(op.a, Opd::Reg(_)) && op.size >= 4 => {
+                match (op.mn == M::Inc, op.size == 8) {
+                    (true, true) => Fast::Inc64,
+                    (true, false) => Fast::Inc32,
+                    (false, true) => Fast::Dec64,
+                    (false, false) => Fast::Dec32,
+                }
+            }
+            k => alu_form(k, dead).unwrap_or(Fast::Slow),
+        };
+        dead = match op.fast {
+            Fast::Mov64 | Fast::Mov32 | Fast::MovI | Fast::Lea => dead,
+            // INC and DEC keep CF: what is before them stays as needed as it was.
+            Fast::Inc64 | Fast::Inc32 | Fast::Dec64 | Fast::Dec32 => dead,
+            _ => alu_form(op.k, false).is_some(),
+        };
+    }
+}
+
+/// The arithmetic forms, without flags when they are `dead`.
+fn alu_form(k: K, dead: bool) -> Option<Fast> {
+    let (with, without) = match k {
+        K::Add64RR => (Fast::Add64RR, Fast::Add64RRNf),
+        K::Add64RI => (Fast::Add64RI, Fast::Add64RINf),
+        K::Add32RR => (Fast::Add32RR, Fast::Add32RRNf),
+        K::Add32RI => (Fast::Add32RI, Fast::Add32RINf),
+        K::Sub64RR => (Fast::Sub64RR, Fast::Sub64RRNf),
+        K::Sub64RI => (Fast::Sub64RI, Fast::Sub64RINf),
+        K::Sub32RR => (Fast::Sub32RR, Fast::Sub32RRNf),
+        K::Sub32RI => (Fast::Sub32RI, Fast::Sub32RINf),
+        K::And64RR => (Fast::And64RR, Fast::And64RRNf),
+        K::And64RI => (Fast::And64RI, Fast::And64RINf),
+        K::And32RR => (Fast::And32RR, Fast::And32RRNf),
+        K::And32RI => (Fast::And32RI, Fast::And32RINf),
+        K::Or64RR => (Fast::Or64RR, Fast::Or64RRNf),
+        K::Or64RI => (Fast::Or64RI, Fast::Or64RINf),
+        K::Or32RR => (Fast::Or32RR, Fast::Or32RRNf),
+        K::Or32RI => (Fast::Or32RI, Fast::Or32RINf),
+        K::Xor64RR => (Fast::Xor64RR, Fast::Xor64RRNf),
+        K::Xor64RI => (Fast::Xor64RI, Fast::Xor64RINf),
+        K::Xor32RR => (Fast::Xor32RR, Fast::Xor32RRNf),
+        K::Xor32RI => (Fast::Xor32RI, Fast::Xor32RINf),
+        K::Cmp64RR => (Fast::Cmp64RR, Fast::Cmp64RRNf),
+        K::Cmp64RI => (Fast::Cmp64RI, Fast::Cmp64RINf),
+        K::Cmp32RR => (Fast::Cmp32RR, Fast::Cmp32RRNf),
+        K::Cmp32RI => (Fast::Cmp32RI, Fast::Cmp32RINf),
+        K::Test64RR => (Fast::Test64RR, Fast::Test64RRNf),
+        K::Test64RI => (Fast::Test64RI, Fast::Test64RINf),
+        K::Test32RR => (Fast::Test32RR, Fast::Test32RRNf),
+        K::Test32RI => (Fast::Test32RI, Fast::Test32RINf),
+        _ => return None,
+    };
+    Some(if dead { without } else { with })
 }

@@ -74,6 +74,90 @@ pub(crate) enum K {
     Lacks,
 }
 
+/// How an operation is run in a block that is run whole. `Nf` forms leave the flags alone, where the block sets
+/// them again before anything could see them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Fast {
+    /// As its [`K`] says.
+    Slow,
+    Mov64,
+    Mov32,
+    MovI,
+    Lea,
+    Load64,
+    Load32,
+    Store64,
+    Store32,
+    Add64RR,
+    Add64RRNf,
+    Add64RI,
+    Add64RINf,
+    Add32RR,
+    Add32RRNf,
+    Add32RI,
+    Add32RINf,
+    Sub64RR,
+    Sub64RRNf,
+    Sub64RI,
+    Sub64RINf,
+    Sub32RR,
+    Sub32RRNf,
+    Sub32RI,
+    Sub32RINf,
+    And64RR,
+    And64RRNf,
+    And64RI,
+    And64RINf,
+    And32RR,
+    And32RRNf,
+    And32RI,
+    And32RINf,
+    Or64RR,
+    Or64RRNf,
+    Or64RI,
+    Or64RINf,
+    Or32RR,
+    Or32RRNf,
+    Or32RI,
+    Or32RINf,
+    Xor64RR,
+    Xor64RRNf,
+    Xor64RI,
+    Xor64RINf,
+    Xor32RR,
+    Xor32RRNf,
+    Xor32RI,
+    Xor32RINf,
+    Cmp64RR,
+    Cmp64RRNf,
+    Cmp64RI,
+    Cmp64RINf,
+    Cmp32RR,
+    Cmp32RRNf,
+    Cmp32RI,
+    Cmp32RINf,
+    Test64RR,
+    Test64RRNf,
+    Test64RI,
+    Test64RINf,
+    Test32RR,
+    Test32RRNf,
+    Test32RI,
+    Test32RINf,
+    Inc64,
+    Inc32,
+    Dec64,
+    Dec32,
+    Jz,
+    Jnz,
+    Jcc,
+    Jmp,
+    Call,
+    Ret,
+    Push,
+    Pop,
+}
+
 /// No base or no index register.
 pub(crate) const NO_REG: u8 = 0xff;
 
@@ -81,10 +165,24 @@ pub(crate) const NO_REG: u8 = 0xff;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Op {
     pub(crate) k: K,
+    pub(crate) fast: Fast,
+    /// Numbers of the registers that `a` and `b` are.
+    pub(crate) ra: u8,
+    pub(crate) rb: u8,
+    /// Bytes from the start of the block.
+    pub(crate) off: u16,
     pub(crate) mn: Mnemonic,
     pub(crate) a: Opd,
     pub(crate) b: Opd,
     pub(crate) c: Opd,
+    /// The first source of a vector instruction: `a` unless it names three registers.
+    pub(crate) s1: Opd,
+    /// A fourth operand.
+    pub(crate) d: Opd,
+    /// Of vector instructions: 0 for an SSE form, else the bytes of the vectors.
+    pub(crate) vl: u8,
+    /// There is an immediate.
+    pub(crate) has_imm: bool,
     /// Bytes of operand `a`; of a string instruction's element; of a stack instruction's slot.
     pub(crate) size: u8,
     /// Bytes of operand `b`.

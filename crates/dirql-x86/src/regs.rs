@@ -16,6 +16,8 @@ pub struct Regs {
     pub rflags: u64,
     /// xmm0 to xmm15.
     pub xmm: [u128; 16],
+    /// Bits 255 to 128 of ymm0 to ymm15.
+    pub ymm_high: [u128; 16],
     /// SSE control and status.
     pub mxcsr: u32,
     /// x87 control word. There is no other x87 state: x87 instructions are lacking.
@@ -24,7 +26,15 @@ pub struct Regs {
 
 impl Default for Regs {
     fn default() -> Regs {
-        Regs { gpr: [0; 16], rip: 0, rflags: crate::rflags::FIXED, xmm: [0; 16], mxcsr: 0x1f80, fcw: 0x27f }
+        Regs {
+            gpr: [0; 16],
+            rip: 0,
+            rflags: crate::rflags::FIXED,
+            xmm: [0; 16],
+            ymm_high: [0; 16],
+            mxcsr: 0x1f80,
+            fcw: 0x27f,
+        }
     }
 }
 
@@ -63,6 +73,8 @@ pub struct Cpu {
     pub(crate) next: u64,
     /// Bits of `exec::after`.
     pub(crate) after: u8,
+    /// An address wasn't canonical; `exec` makes it a stack fault where it is one.
+    pub(crate) non_canonical: bool,
     /// Why an operation stopped with `Stop::Exception`.
     pub(crate) exception: Exception,
     /// Instructions retired in this run.
@@ -122,6 +134,7 @@ impl Cpu {
             map_generation: 0,
             code_generation: 0,
             flags: Flags::default(),
+            non_canonical: false,
             next: 0,
             after: 0,
             exception: Exception::InvalidOpcode,

@@ -176,3 +176,65 @@ fn a_held_store_is_seen_by_none_until_it_is_released() {
     cpu.release_stores(&mut mem).unwrap();
     assert_eq!(mem.read_u32(Va(DATA)).unwrap(), 5, "the other's 7 is lost");
 }
+
+/// Random straight code of the frequent forms, looped: a whole run and a run stopped at every instruction agree.
+#[test]
+fn whole_blocks_do_what_single_steps_do() {
+    let mut x = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut next = || {
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        (x >> 24) as u32
+    };
+    for _ in 0..400 {
+        let mut code = Vec::new();
+        for _ in 0..24 {
+            let r = next();
+            // Registers but rsp (4), rdi (7) and rbp (5, the counter): eax, ecx, edx, ebx.
+            let (a, b) = (r as u8 & 3, (r >> 2) as u8 & 3);
+            if r & 0x10 != 0 {
+                code.push(0x48);
+            }
+            const ALU: [u8; 9] = [0x01, 0x09, 0x11, 0x19, 0x21, 0x29, 0x31, 0x39, 0x85];
+            match r >> 8 & 15 {
+                0..=4 => code.extend([ALU[(r >> 16) as usize % 9], 0xc0 | b << 3 | a]),
+                5 => code.extend([0x83, 0xc0 | ((r >> 16) as u8 & 7) << 3 | a, (r >> 20) as u8]),
+                6 => code.extend([0xff, 0xc0 | (r >> 16) as u8 & 8 | a]),
+                7 => code.extend([0x89, 0xc0 | b << 3 | a]),
+                8 => code.extend([0x8b, 0x47 | a << 3, (r >> 16) as u8 & 0x7f]),
+                9 => code.extend([0x89, 0x47 | a << 3, (r >> 16) as u8 & 0x7f]),
+                10 => code.extend([0x8d, 0x44 | b << 3, 0x08 | a, 9]),
+                11 => code.extend([0x50 | a, 0x58 | b]),
+                12 => code.extend([0x70 | (r >> 16) as u8 & 15, 0]),
+                13 => code.extend([0x0f, 0x90 | (r >> 16) as u8 & 15, 0xc0 | a]),
+                14 => code.extend([0xf7, 0xd8 | a]),
+                _ => code.push(0x9c),
+            }
+            if code.last() == Some(&0x9c) {
+                code.push(0x58 | a);
+            }
+        }
+        // dec ebp; jnz start; hlt
+        code.extend([0xff, 0xcd, 0x0f, 0x85]);
+        let back = -(code.len() as i32 + 4);
+        code.extend(back.to_le_bytes());
+        code.push(0xf4);
+        let (mut whole, mut mem) = machine(&code);
+        whole.regs.gpr[5] = 3;
+        whole.regs.gpr[7] = DATA + 0x100;
+        let (mut single, mut other) = (whole.clone(), mem.clone());
+        let (n, exit) = whole.run(&mut mem, &mut NoBus, 10_000);
+        assert_eq!(exit, Exit::Halt);
+        let mut total = 0;
+        while total < n {
+            let (m, _) = single.run(&mut other, &mut NoBus, 1);
+            assert_eq!(m, 1);
+            total += m;
+        }
+        assert_eq!(whole.regs, single.regs, "{code:02x?}");
+        for at in (DATA..DATA + 0x1000).step_by(8) {
+            assert_eq!(mem.read_u64(Va(at)).unwrap(), other.read_u64(Va(at)).unwrap());
+        }
+    }
+}

@@ -4,6 +4,7 @@
 //! nothing and reads no clock; `dirql-cli` does.
 
 mod checks;
+pub mod conformance;
 pub mod explore;
 pub mod file;
 mod inspect;

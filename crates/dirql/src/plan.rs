@@ -2,15 +2,19 @@
 
 use std::collections::BTreeMap;
 
-use dirql_core::{Affinity, Config, Locks as CoreLocks, Policy, Priority, Windows as CoreWindows};
+use dirql_core::{
+    Affinity, Config, Delivery as CoreDelivery, Locks as CoreLocks, Policy, Priority, Windows as CoreWindows,
+};
 use dirql_devices::PropValue;
 use dirql_kernel::identity::Setting as RegistrySetting;
 use dirql_kernel::life::{Do, Expect, Plan, PlanDevice, Step as PlanStep, Wants};
 use dirql_kernel::registry::{self, sz};
-use dirql_machine::{Machine, MachineConfig, PciSlotConfig};
+use dirql_machine::{BarKind, BarSpec, IsaSlotConfig, Machine, MachineConfig, PciIdentity, PciSlotConfig};
+use dirql_mem::Pa;
 
 use crate::lab::{
-    Action, DeviceLab, Interrupts, Lab, Locks, PowerTarget, SetTarget, Setting, Step, WaitFor, Windows,
+    Action, Bus, Delivery, DeviceLab, Interrupts, Lab, Locks, PowerTarget, SetTarget, Setting, Step, WaitFor,
+    Windows,
 };
 use crate::problem::InputError;
 
@@ -37,9 +41,18 @@ pub(crate) fn plan(lab: &Lab) -> Result<(Machine, Plan), InputError> {
             InputError::new(lab.path.as_deref(), format!("device \"{}\": {message}", d.name), None)
         };
         let model = dirql_devices::build(&d.model, &properties(d)).map_err(|e| wrong(e.to_string()))?;
-        let gsi = d.gsi.unwrap_or(FIRST_GSI + i as u32 % GSIS);
-        let slot = PciSlotConfig { gsi: Some(gsi) };
-        let id = machine.add_device(slot, model).map_err(|e| wrong(e.to_string()))?;
+        let gsi = match d.bus {
+            Bus::Pci => d.gsi.unwrap_or(FIRST_GSI + i as u32 % GSIS),
+            Bus::Isa => d.irq.first().copied().unwrap_or(0),
+        };
+        let id = match d.bus {
+            Bus::Pci => machine.add_device(PciSlotConfig { gsi: Some(gsi) }, model),
+            Bus::Isa => {
+                let slot = isa(d, &model.pci()).map_err(wrong)?;
+                machine.add_isa_device(slot, model)
+            }
+        }
+        .map_err(|e| wrong(e.to_string()))?;
         devices.push(PlanDevice {
             name: d.name.clone(),
             model: d.model.clone(),
@@ -66,6 +79,37 @@ pub(crate) fn plan(lab: &Lab) -> Result<(Machine, Plan), InputError> {
         }
     }
     Ok((machine, Plan { devices, steps, threads, manual: lab.manual_life }))
+}
+
+/// The fixed regions of an ISA device. A model's must be those of its data sheet, in its order of BARs; a stub takes
+/// any.
+fn isa(d: &DeviceLab, identity: &PciIdentity) -> Result<IsaSlotConfig, String> {
+    let ports = d.ports.iter().map(|&(first, last)| BarKind::Io {
+        port: u32::from(first),
+        len: u32::from(last) - u32::from(first) + 1,
+    });
+    let memory = d.memory.iter().map(|&(first, last)| BarKind::Memory {
+        pa: Pa(first),
+        len: (last - first).saturating_add(1),
+        prefetch: false,
+        is64: false,
+    });
+    let regions: Vec<BarKind> = ports.chain(memory).collect();
+    let fits = |(spec, region): (&BarSpec, &BarKind)| match (*spec, *region) {
+        (BarSpec::Io { len: a }, BarKind::Io { len: b, .. }) => a == b,
+        (BarSpec::Memory { len: a, .. }, BarKind::Memory { len: b, .. }) => a == b,
+        _ => false,
+    };
+    let own = &identity.bars;
+    if d.model != "stub" && (own.len() != regions.len() || !own.iter().zip(&regions).all(fits)) {
+        let wanted = own.iter().map(|b| match b {
+            BarSpec::Io { len } => format!("{len} ports"),
+            BarSpec::Memory { len, .. } => format!("{len:#x} bytes of memory"),
+        });
+        let wanted = wanted.collect::<Vec<_>>().join(" and ");
+        return Err(format!("on the ISA bus a {} needs `ports` and `memory` for {wanted}", d.model));
+    }
+    Ok(IsaSlotConfig { regions, irq: d.irq.first().copied() })
 }
 
 /// Names of registers are checked before the run, so that a misspelt one is bad input and not a failed step.
@@ -220,6 +264,10 @@ pub(crate) fn profile(lab: &Lab) -> Config {
         },
         alternative_status: m.alternative_status,
         pdo_bugcheck: m.pdo_bugcheck,
+        delivery: match m.delivery {
+            Delivery::Lowest => CoreDelivery::Lowest,
+            Delivery::Fixed => CoreDelivery::Fixed,
+        },
         ..Config::default()
     }
 }

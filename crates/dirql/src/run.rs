@@ -101,11 +101,19 @@ pub struct Bench {
 /// # Errors
 /// A report that says why there is nothing to run: bad input, or something that dirql lacks.
 pub fn prepare(options: &RunOptions) -> Result<Bench, Box<RunReport>> {
+    prepare_lab(options, RunOptions::lab)
+}
+
+/// [`prepare`] in a lab that is made from the options.
+fn prepare_lab(
+    options: &RunOptions,
+    lab: impl FnOnce(&RunOptions) -> Result<Lab, InputError>,
+) -> Result<Bench, Box<RunReport>> {
     let bad = |error: InputError| Box::new(RunReport::from(error));
     // The image first: what is said of a missing image is not to be said of a lab made for it.
     let bytes = crate::file::read(&options.image, crate::file::IMAGE_SIZE_CAP, "image").map_err(bad)?;
     let image = parse(&options.image, &bytes).map_err(bad)?;
-    let lab = options.lab().map_err(bad)?;
+    let lab = lab(options).map_err(bad)?;
     let lacking: Vec<String> = lab.lacking().iter().map(ToString::to_string).collect();
     if !lacking.is_empty() {
         return Err(Box::new(RunReport::failed(Verdict::Missing, "missing", lacking.join("\n"))));
@@ -225,6 +233,14 @@ pub(crate) fn file_name(path: &Path) -> String {
 
 pub(crate) fn parse(path: &Path, bytes: &[u8]) -> Result<Image, InputError> {
     Image::parse(bytes).map_err(|e| InputError::new(Some(path), e.to_string(), None))
+}
+
+/// Runs a driver in a lab at hand; the options' own is not looked at.
+pub(crate) fn run_lab(options: &RunOptions, lab: Lab) -> RunReport {
+    match prepare_lab(options, |_| Ok(lab)) {
+        Ok(bench) => bench.run(),
+        Err(report) => *report,
+    }
 }
 
 /// Whose fault a stop is, and how to say it.

@@ -176,7 +176,7 @@ fn repeats_are_bounded() {
 
 #[test]
 fn what_dirql_lacks_is_named_with_its_line() {
-    let text = "[[device]]\nname = \"card\"\nmodel = \"uart16550\"\n[[library]]\nimage = \"Wdf01000.sys\"\n\
+    let text = "[[device]]\nname = \"card\"\nmodel = \"uart16550\"\nbus = \"isa\"\nirq = [3, 4]\n[[library]]\nimage = \"Wdf01000.sys\"\n\
                 [[step]]\ndo = \"wait\"\nfor = \"1 ms\"\nthread = \"t\"\n";
     let refusal = Lab::parse(text, None).expect_err("wait for two things");
     assert!(refusal.to_string().contains("waits for one thing"));
@@ -185,8 +185,8 @@ fn what_dirql_lacks_is_named_with_its_line() {
     assert_eq!(
         lacking,
         [
-            "line 1: this lab asks for the device model `uart16550`, which dirql does not have yet",
-            "line 4: this lab asks for modules beside the kernel ([[library]]), which dirql does not have yet",
+            "line 1: this lab asks for an ISA device with more than one IRQ, which dirql does not have yet",
+            "line 6: this lab asks for modules beside the kernel ([[library]]), which dirql does not have yet",
         ]
     );
 }

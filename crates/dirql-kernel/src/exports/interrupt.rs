@@ -8,7 +8,7 @@ use dirql_event::{ConnectedVector, EventKind, InterruptMode, LockOwner};
 
 use crate::context::{Outcome, Result, Wait, ret, void};
 use crate::cx::Cx;
-use crate::interrupt::{self, IsrThen, stop_of, sync_fault, with_core};
+use crate::interrupt::{self, IsrThen, stop_of, with_core};
 use crate::stop::Stop;
 use crate::then::Then;
 
@@ -46,13 +46,13 @@ fn report(
     cx.event(EventKind::Connect { api: api.into(), version, version_out, status, device, vectors });
 }
 
-/// Finishes a connection: writes the lock into each KINTERRUPT, the message table, and last the out-pointer.
-fn store(cx: &mut Cx<'_>, out: u64, c: &Connected<u64>, pdo: u64) -> std::result::Result<(), Stop> {
+/// Fills in what routines may read: the lock of each KINTERRUPT, and the message table. The sources are open by now,
+/// but nothing runs before this call is left.
+fn fill(cx: &mut Cx<'_>, c: &Connected<u64>, pdo: u64) -> std::result::Result<(), Stop> {
     for id in &c.objects {
         if let Some(o) = cx.k.interrupts.core.object(*id) {
             let (public, lock) = (o.public, o.lock);
-            // ActualLock, where code in the field reads it on Windows 7 and later.
-            cx.w64(public + 0x48, lock)?;
+            cx.w64(public + interrupt::ACTUAL_LOCK, lock)?;
         }
     }
     if let ConnectedKind::Table { table, unified_irql, entries } = &c.kind {
@@ -73,7 +73,14 @@ fn store(cx: &mut Cx<'_>, out: u64, c: &Connected<u64>, pdo: u64) -> std::result
             cx.w32(at + 40, e.polarity.raw())?;
         }
     }
-    cx.w64(out, c.out())
+    Ok(())
+}
+
+/// Returns success, but not at once: an interrupt may come while the caller's pointer is not stored yet (spec C3,
+/// C10, D-11).
+fn give(params: u64, out: u64, c: &Connected<u64>) -> Result {
+    let then = IsrThen::Connected { params, version: c.version_out, out, value: c.out() };
+    Ok(Outcome::Spin(Then::Isr(then)))
 }
 
 fn ex(cx: &mut Cx<'_>, params: u64) -> Result {
@@ -109,8 +116,7 @@ fn ex(cx: &mut Cx<'_>, params: u64) -> Result {
     let irql = Irql(cx.irql());
     match with_core(cx, |core, ports| core.connect(&request, irql, ports)) {
         Ok(c) => {
-            cx.w32(params, c.version_out)?;
-            store(cx, out, &c, p)?;
+            fill(cx, &c, p)?;
             report(
                 cx,
                 "IoConnectInterruptEx",
@@ -121,7 +127,7 @@ fn ex(cx: &mut Cx<'_>, params: u64) -> Result {
                 Some(&c),
                 request.lock.is_none(),
             );
-            ret(0)
+            give(params, out, &c)
         }
         Err(ConnectFailure::Refused(r)) => {
             cx.w32(params, r.version_out)?;
@@ -202,9 +208,9 @@ crate::exports! {
         let level = Irql(cx.irql());
         match with_core(cx, |core, ports| core.connect_legacy(&request, level, ports)) {
             Ok(c) => {
-                store(cx, out, &c, 0)?;
+                fill(cx, &c, 0)?;
                 report(cx, "IoConnectInterrupt", 0, 0, 0, 0, Some(&c), lock == 0);
-                ret(0)
+                give(0, out, &c)
             }
             Err(ConnectFailure::Refused(r)) => {
                 if r.null_out_pointer && out != 0 {
@@ -222,20 +228,21 @@ crate::exports! {
 
     [15] fn IoDisconnectInterrupt(cx, object: u64) {
         let vectors = vectors_of(cx, object);
-        let level = Irql(cx.irql());
-        let outcome = with_core(cx, |core, ports| core.disconnect_legacy(none_if_zero(object), level, None, ports));
+        let (level, inside) = (Irql(cx.irql()), interrupt::inside(cx));
+        let outcome =
+            with_core(cx, |core, ports| core.disconnect_legacy(none_if_zero(object), level, inside, ports));
         disconnected(cx, 0, vectors, outcome)
     }
 
     [2] fn IoReportInterruptActive(cx, params: u64) {
-        let (version, context) = (cx.r32(params)?, cx.r64(params + 8)?);
+        let (version, context) = context_of(cx, params)?;
         with_core(cx, |core, ports| core.report_active(version, none_if_zero(context), ports))
             .map_err(|f| stop_of(f.bug_check, &format!("IoReportInterruptActive: {:?}", f.confusion)))?;
         void()
     }
 
     [2] fn IoReportInterruptInactive(cx, params: u64) {
-        let (version, context) = (cx.r32(params)?, cx.r64(params + 8)?);
+        let (version, context) = context_of(cx, params)?;
         with_core(cx, |core, ports| core.report_inactive(version, none_if_zero(context), ports))
             .map_err(|f| stop_of(f.bug_check, &format!("IoReportInterruptInactive: {:?}", f.confusion)))?;
         void()
@@ -250,26 +257,31 @@ crate::exports! {
 
     [15] fn KeAcquireInterruptSpinLock(cx, object: u64) {
         let old = cx.irql();
-        let plan = cx.k.interrupts.core.spin_lock_plan(object, Irql(old)).map_err(|f| sync_fault(f, object))?;
+        let plan = interrupt::plan_of(cx, object, cx.k.interrupts.core.spin_lock_plan(object, Irql(old)))?;
         cx.set_irql(plan.sync_irql.0);
         IsrThen::SpinLock { plan, old }.resume(cx, 0)
     }
 
     [15] fn KeReleaseInterruptSpinLock(cx, object: u64, old: u8) {
-        let plan =
-            cx.k.interrupts.core.spin_unlock_plan(object, Irql(cx.irql())).map_err(|f| sync_fault(f, object))?;
+        let plan = cx.k.interrupts.core.spin_unlock_plan(object, Irql(cx.irql()));
+        let plan = interrupt::plan_of(cx, object, plan)?;
         interrupt::release_spin(cx, plan.lock)?;
         cx.set_irql(old);
         void()
     }
 }
 
+/// Version and context of a disconnect or report; NULL parameters are a NULL context (spec X2, I-15).
+fn context_of(cx: &Cx<'_>, params: u64) -> std::result::Result<(u32, u64), Stop> {
+    if params == 0 { Ok((0, 0)) } else { Ok((cx.r32(params)?, cx.r64(params + 8)?)) }
+}
+
 fn disconnect_ex(cx: &mut Cx<'_>, params: u64) -> Result {
-    let (version, context) = (cx.r32(params)?, cx.r64(params + 8)?);
+    let (version, context) = context_of(cx, params)?;
     let vectors = vectors_of(cx, context);
-    let level = Irql(cx.irql());
+    let (level, inside) = (Irql(cx.irql()), interrupt::inside(cx));
     let outcome =
-        with_core(cx, |core, ports| core.disconnect(version, none_if_zero(context), level, None, ports));
+        with_core(cx, |core, ports| core.disconnect(version, none_if_zero(context), level, inside, ports));
     disconnected(cx, version, vectors, outcome)
 }
 

@@ -189,12 +189,14 @@ crate::exports! {
             7 => wide(&format!("{}\\{p:04}", identity::CLASS_GUID)),
             // No manufacturer, friendly name, or number of the slot was set.
             8 | 9 | 0x11 => return ret(OBJECT_NAME_NOT_FOUND),
+            // On ISA there is no place to name, and no bus type but the legacy one.
+            0x0a | 0x0c | 0x0f | 0x10 if cx.m.bdf(machine).is_none() => return ret(OBJECT_NAME_NOT_FOUND),
             0x0a => wide(&format!("PCI bus {bus}, device {slot}, function {function}")),
             0x0b => wide(&format!("\\Device\\NTPNP_PCI{p:04}")),
             // GUID_BUS_TYPE_PCI.
             0x0c => vec![0xb0, 0xdf, 0xeb, 0xc8, 0x10, 0xb5, 0xd0, 0x11, 0x80, 0xe5, 0, 0xa0, 0xc9, 0x25, 0x42, 0xe3],
             // PCIBus, its number, the enumerator, and the address: device number in the high half.
-            0x0d => 5u32.to_le_bytes().to_vec(),
+            0x0d => crate::board::interface_type(cx.m, machine).to_le_bytes().to_vec(),
             0x0e => bus.to_le_bytes().to_vec(),
             0x0f => wide("PCI"),
             0x10 => (slot << 16 | function).to_le_bytes().to_vec(),

@@ -19,7 +19,13 @@ const STATUS_INVALID_PARAMETER: u64 = 0xC000_000D;
 
 /// What is added to a processor's number in `KDPC.Number` to say that the DPC is targeted: MAXIMUM_PROCESSORS, which
 /// differs between Windows builds and which drivers must not read (spec 2.5, I-32).
-pub(crate) const NUMBER_BASE: u32 = 0x800;
+pub(crate) fn number_base(k: &crate::kernel::Kernel) -> u32 {
+    match k.interrupts.core.config().windows {
+        w if w >= dirql_core::Windows::W10 => 0x800,
+        w if w >= dirql_core::Windows::W7 => 0x500,
+        _ => 64,
+    }
+}
 
 pub(crate) fn init(cx: &mut Cx<'_>, dpc: u64, kind: u8, routine: u64, context: u64) -> Result<(), Stop> {
     cx.w8(dpc, kind)?;
@@ -54,7 +60,8 @@ exports! {
     // A number beyond the active processors of group 0 is ignored.
     [15] fn KeSetTargetProcessorDpc(cx, dpc: u64, number: i8) {
         if number >= 0 && (number as usize) < cx.k.procs.len() {
-            cx.w16(dpc + NUMBER, NUMBER_BASE as u16 + number as u16)?;
+            let base = number_base(cx.k) as u16;
+            cx.w16(dpc + NUMBER, base + number as u16)?;
         }
         void()
     }
@@ -65,7 +72,8 @@ exports! {
         if group != 0 || usize::from(cpu) >= cx.k.procs.len() || cx.r8(number + 3)? != 0 {
             return ret(STATUS_INVALID_PARAMETER);
         }
-        cx.w16(dpc + NUMBER, NUMBER_BASE as u16 + u16::from(cpu))?;
+        let base = number_base(cx.k) as u16;
+        cx.w16(dpc + NUMBER, base + u16::from(cpu))?;
         ret(0)
     }
     [0] fn KeFlushQueuedDpcs(cx) {

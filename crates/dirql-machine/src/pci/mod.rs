@@ -107,6 +107,8 @@ pub enum AddDeviceError {
     Messages(u32),
     /// There is no such GSI.
     Gsi(u32),
+    /// An ISA region is empty, wraps, or lies on another device's or the machine's own.
+    Region(BarKind),
 }
 
 impl std::fmt::Display for AddDeviceError {
@@ -120,6 +122,12 @@ impl std::fmt::Display for AddDeviceError {
             AddDeviceError::WindowFull(b) => write!(f, "{b:?} does not fit: the window for BARs is full"),
             AddDeviceError::Messages(n) => {
                 write!(f, "{n} messages: MSI has 1, 2, 4, 8, 16 or 32, MSI-X 1 to 2048")
+            }
+            AddDeviceError::Region(BarKind::Io { port, len }) => {
+                write!(f, "ports {port:#x}+{len:#x}: empty, past 0xffff, or taken")
+            }
+            AddDeviceError::Region(BarKind::Memory { pa, len, .. }) => {
+                write!(f, "memory {:#x}+{len:#x}: empty, outside 0xa0000-0xfffff, or taken", pa.0)
             }
             AddDeviceError::Gsi(g) => write!(f, "GSI {g}: there are {}", crate::ioapic::GSI_COUNT),
         }
@@ -147,12 +155,16 @@ pub enum MessageOutcome {
 /// A function on the bus.
 #[derive(Clone, Debug)]
 pub struct Function {
-    pub(crate) bdf: Bdf,
+    /// `None` for a device that is not on PCI.
+    pub(crate) bdf: Option<Bdf>,
     pub(crate) cfg: ConfigSpace,
     bars: Vec<Bar>,
+    /// Where a device that is not on PCI decodes, by the numbers its model knows as BARs.
+    fixed: Vec<BarInfo>,
     pub(crate) msi: Option<Msi>,
     pub(crate) msix: Option<MsiX>,
-    power: u16,
+    /// Its power-management capability; a device that is not on PCI has none and stays in D0.
+    power: Option<u16>,
     gsi: Option<u32>,
     /// What the device wants its pin to be.
     pin: bool,
@@ -217,11 +229,49 @@ impl Function {
         let ports = bars.iter().any(|b| matches!(b.spec, BarSpec::Io { .. }));
         let memory = bars.iter().any(|b| matches!(b.spec, BarSpec::Memory { .. }));
         cfg.set(COMMAND, 2, u32::from(ports) | u32::from(memory) << 1);
-        Ok(Function { bdf, cfg, bars, msi, msix, power, gsi, pin: false })
+        Ok(Function {
+            bdf: Some(bdf),
+            cfg,
+            bars,
+            fixed: Vec::new(),
+            msi,
+            msix,
+            power: Some(power),
+            gsi,
+            pin: false,
+        })
     }
 
-    /// The device's BARs as their registers stand now, the one with the MSI-X table included.
+    /// A device on the ISA bus: it decodes what jumpers or firmware gave it, always; it has no configuration
+    /// space, no messages and no power states, and is no bus master.
+    pub(crate) fn isa(regions: Vec<BarKind>, gsi: Option<u32>) -> Function {
+        let mut cfg = ConfigSpace::default();
+        cfg.set(COMMAND, 2, u32::from(CMD_IO | CMD_MEMORY));
+        let fixed = (0u8..).zip(regions).map(|(index, kind)| BarInfo { index, kind }).collect();
+        Function {
+            bdf: None,
+            cfg,
+            bars: Vec::new(),
+            fixed,
+            msi: None,
+            msix: None,
+            power: None,
+            gsi,
+            pin: false,
+        }
+    }
+
+    /// Whether it is a PCI function; else it is on the ISA bus.
+    pub fn is_pci(&self) -> bool {
+        self.bdf.is_some()
+    }
+
+    /// The device's BARs as their registers stand now, the one with the MSI-X table included; on ISA its fixed
+    /// regions.
     pub fn bars(&self) -> Vec<BarInfo> {
+        if !self.fixed.is_empty() {
+            return self.fixed.clone();
+        }
         self.bars.iter().map(|b| b.info(&self.cfg)).collect()
     }
 
@@ -237,7 +287,7 @@ impl Function {
 
     /// The power state: 0 for D0, 3 for D3hot.
     pub fn d_state(&self) -> u8 {
-        (self.cfg.read(self.power + 4, 2) & 3) as u8
+        self.power.map_or(0, |power| (self.cfg.read(power + 4, 2) & 3) as u8)
     }
 
     /// Whether DMA and messages may leave: bus master is on and the function is in D0.
@@ -276,12 +326,12 @@ impl Function {
     /// A configuration write by software. A power state the function lacks (D1, D2) is discarded, as the PCI power
     /// management specification says.
     pub fn config_write(&mut self, offset: u16, size: u8, value: u32) {
-        let field = self.power + 4;
+        let field = self.power.map(|power| power + 4);
         for i in 0..u16::from(size.min(4)) {
             let byte = value >> (8 * i) & 0xff;
             let at = offset.saturating_add(i);
             self.cfg.write(at, 1, byte);
-            if at == field && matches!(byte & 3, 0 | 3) {
+            if let Some(field) = field.filter(|f| *f == at && matches!(byte & 3, 0 | 3)) {
                 let old = self.cfg.read(field, 1) & !3;
                 self.cfg.set(field, 1, old | byte & 3);
             }

@@ -232,6 +232,44 @@ impl Cpu {
                 self.put_opd(env, op, b, size, wide as u64)?;
                 self.put_opd(env, op, a, size, (wide >> bits) as u64)?;
             }
+            M::Pdep | M::Pext => {
+                let x = self.get(env, op, b, size)?;
+                let mut left = self.get(env, op, op.c, size)?;
+                let (mut v, mut k) = (0, 0);
+                while left != 0 {
+                    let at = left.trailing_zeros();
+                    let (from, to) = if op.mn == M::Pdep { (k, at) } else { (at, k) };
+                    v |= (x >> from & 1) << to;
+                    left &= left - 1;
+                    k += 1;
+                }
+                self.put_opd(env, op, a, size, v)?;
+            }
+            M::Adcx | M::Adox => {
+                let x = self.get(env, op, a, size)?;
+                let y = self.get(env, op, b, size)?;
+                let carry = if op.mn == M::Adcx { self.flags.cf } else { self.flags.of };
+                let wide = u128::from(x) + u128::from(y) + u128::from(carry);
+                let carry = wide >> bits != 0;
+                if op.mn == M::Adcx {
+                    self.flags.cf = carry;
+                } else {
+                    self.flags.of = carry;
+                }
+                self.put_opd(env, op, a, size, wide as u64)?;
+            }
+            M::Crc32 => {
+                let y = self.get(env, op, b, op.bsize)?;
+                let mut crc = self.regs.gpr[usize::from(if let Opd::Reg(n) = a { n } else { 0 } & 15)] as u32;
+                for byte in y.to_le_bytes().iter().take(usize::from(op.bsize)) {
+                    crc ^= u32::from(*byte);
+                    for _ in 0..8 {
+                        // The Castagnoli polynomial, bit-reversed.
+                        crc = crc >> 1 ^ if crc & 1 != 0 { 0x82f6_3b78 } else { 0 };
+                    }
+                }
+                self.put_opd(env, op, a, 8, u64::from(crc))?;
+            }
             M::Bswap => {
                 let x = self.get(env, op, a, size)?;
                 // With 16 bits the result is undefined; processors give zero.
@@ -257,8 +295,14 @@ impl Cpu {
                 let x = self.get_rmw(env, op, a, size)?;
                 let y = self.get(env, op, b, size)?;
                 let v = alu::add(&mut self.flags, x, y, bits);
-                self.put_opd(env, op, b, size, x)?;
-                self.put_opd(env, op, a, size, v)?;
+                if a == Opd::Mem {
+                    // The address may depend on the register: memory first.
+                    self.put_opd(env, op, a, size, v)?;
+                    self.put_opd(env, op, b, size, x)?;
+                } else {
+                    self.put_opd(env, op, b, size, x)?;
+                    self.put_opd(env, op, a, size, v)?;
+                }
             }
             M::Cmpxchg => {
                 let x = self.get_rmw(env, op, a, size)?;
@@ -304,9 +348,10 @@ impl Cpu {
             }
             M::Leave => {
                 let rbp = self.regs.gpr[RBP];
-                let v = self.peek(env, rbp, 8)?;
-                self.regs.gpr[RSP] = rbp.wrapping_add(8);
-                self.regs.gpr[RBP] = v;
+                let size = op.aux;
+                let v = self.peek(env, rbp, size)?;
+                self.regs.gpr[RSP] = rbp.wrapping_add(u64::from(size));
+                self.set_low(RBP, size, v);
             }
             M::Call => {
                 let target = self.get(env, op, a, 8)?;
@@ -321,11 +366,9 @@ impl Cpu {
                 self.jump(target)?;
             }
             M::Loop | M::Loope | M::Loopne => {
-                if op.addr32 {
-                    return Err(Stop::Unsupported);
-                }
-                let n = self.regs.gpr[RCX].wrapping_sub(1);
-                self.regs.gpr[RCX] = n;
+                let size = if op.addr32 { 4 } else { 8 };
+                let n = self.low(RCX, size).wrapping_sub(1) & mask(size);
+                self.set_low(RCX, size, n);
                 let more = match op.mn {
                     M::Loope => self.flags.zf(),
                     M::Loopne => !self.flags.zf(),

@@ -1,9 +1,13 @@
 //! The run loop, operand and memory access.
 
 mod alu;
+mod crypto;
+mod float;
 mod int;
+mod packed;
+mod pcmpstr;
+mod run;
 mod sse;
-mod sse_float;
 mod string;
 mod system;
 
@@ -109,8 +113,12 @@ impl Cpu {
                     });
                 }
             };
-            let ops = &ops[..ops.len().min(usize::try_from(left).unwrap_or(usize::MAX))];
-            let stop = self.run_ops(env, ops, budget);
+            // Recorded accesses carry their instruction, which a whole block does not keep track of.
+            let stop = if left >= ops.len() as u64 && self.log.is_none() && !self.hold {
+                self.run_block(env, ops, budget)
+            } else {
+                self.run_ops(env, &ops[..ops.len().min(left as usize)], budget)
+            };
             if let Err(stop) = stop {
                 break match stop {
                     Stop::Exception => Exit::Exception(self.exception),
@@ -148,7 +156,7 @@ impl Cpu {
     }
 
     /// Runs operations in a row until one stops, jumps, or leaves something to look at.
-    #[inline(always)]
+    #[inline(never)]
     fn run_ops(&mut self, env: &mut Env<'_>, ops: &[Op], budget: u64) -> R<()> {
         let start = self.done;
         let mut rip = self.regs.rip;
@@ -165,6 +173,10 @@ impl Cpu {
             let result = self.step(env, op);
             let repeated = op.k == K::Str && op.aux != 0;
             if result.is_err() || self.after != 0 || repeated {
+                if std::mem::take(&mut self.non_canonical) && matches!(op.base, 4 | 5) && op.seg == 0 {
+                    // Based on rsp or rbp, it is the stack segment's fault.
+                    self.exception = Exception::StackFault;
+                }
                 // A repeated string operation has counted its repetitions, but for the last.
                 if !repeated {
                     self.done = start + i as u64;
@@ -337,6 +349,7 @@ impl Cpu {
     /// Translates, checks, and fills the TLB.
     fn resolve(&mut self, env: &mut Env<'_>, va: u64, write: bool) -> R<Place> {
         if !Va(va).is_canonical() {
+            self.non_canonical = true;
             return self.raise(Exception::GeneralProtection(0));
         }
         let fault = |present| Exception::PageFault { addr: va, write, execute: false, present };

@@ -1,192 +1,64 @@
-//! SSE and SSE2 moves, logic and packed integers, with some of SSSE3 and SSE4.1. All two-operand forms work on
-//! the sixteen bytes of a register; an aligned form with a misaligned memory operand raises #GP.
+//! Vector moves and the ways data goes between lanes, registers and memory; SSE and AVX forms alike. An SSE form
+//! keeps bits 255 to 128 of its destination, a VEX form clears those it doesn't write (SDM volume 2, 2.3.10).
 
-use super::{Env, R, Stop};
+use super::packed::{packed, shift_lanes};
+use super::{Env, R, alu};
 use crate::exception::Exception;
 use crate::op::{Op, Opd};
 use crate::regs::Cpu;
 use iced_x86::Mnemonic as M;
 
-/// Applies `f` to each lane of `bits` bits of both.
-fn lanes(a: u128, b: u128, bits: u32, f: impl Fn(u64, u64) -> u64) -> u128 {
-    let all = u64::MAX >> (64 - bits);
-    let mut out = 0;
-    for at in (0..128).step_by(bits as usize) {
-        let v = f((a >> at) as u64 & all, (b >> at) as u64 & all) & all;
-        out |= u128::from(v) << at;
+const LOW: u128 = u64::MAX as u128;
+
+impl Op {
+    /// Bytes of the vectors it works on.
+    pub(crate) fn vec_bytes(&self) -> u8 {
+        if self.vl == 32 { 32 } else { 16 }
     }
-    out
-}
-
-/// Sign-extends a lane.
-fn sx(v: u64, bits: u32) -> i64 {
-    (v << (64 - bits)) as i64 >> (64 - bits)
-}
-
-fn saturate(v: i64, low: i64, high: i64) -> u64 {
-    v.clamp(low, high) as u64
-}
-
-/// Lanes of both operands taken in turn, from the low or the high half.
-fn unpack(a: u128, b: u128, bits: u32, high: bool) -> u128 {
-    let all = u128::MAX >> (128 - bits);
-    let mut out = 0;
-    let from = if high { 64 } else { 0 };
-    for i in 0..64 / bits {
-        out |= (a >> (from + i * bits) & all) << (2 * i * bits);
-        out |= (b >> (from + i * bits) & all) << ((2 * i + 1) * bits);
-    }
-    out
-}
-
-/// Narrows the lanes of `a`, then of `b`, to half their width.
-fn pack(a: u128, b: u128, bits: u32, signed: bool) -> u128 {
-    let half = bits / 2;
-    let (low, high) =
-        if signed { (-(1i64 << (half - 1)), (1i64 << (half - 1)) - 1) } else { (0, (1i64 << half) - 1) };
-    let mut out = 0;
-    let n = 128 / bits;
-    for (k, v) in [a, b].into_iter().enumerate() {
-        for i in 0..n {
-            let lane = saturate(sx((v >> (i * bits)) as u64, bits), low, high) & (u64::MAX >> (64 - half));
-            out |= u128::from(lane) << ((k as u32 * n + i) * half);
-        }
-    }
-    out
-}
-
-fn shuffle32(v: u128, order: u64) -> u128 {
-    (0..4).fold(0, |out, i| out | (v >> (32 * (order >> (2 * i) & 3)) & 0xffff_ffff) << (32 * i))
-}
-
-fn shuffle16(v: u64, order: u64) -> u64 {
-    (0..4).fold(0, |out, i| out | (v >> (16 * (order >> (2 * i) & 3)) & 0xffff) << (16 * i))
-}
-
-/// A packed shift by one count for all lanes.
-fn shift_lanes(m: M, v: u128, count: u64) -> Option<u128> {
-    let (bits, kind) = match m {
-        M::Psllw => (16, 0),
-        M::Pslld => (32, 0),
-        M::Psllq => (64, 0),
-        M::Psrlw => (16, 1),
-        M::Psrld => (32, 1),
-        M::Psrlq => (64, 1),
-        M::Psraw => (16, 2),
-        M::Psrad => (32, 2),
-        M::Pslldq => return Some(if count > 15 { 0 } else { v << (8 * count) }),
-        M::Psrldq => return Some(if count > 15 { 0 } else { v >> (8 * count) }),
-        _ => return None,
-    };
-    Some(lanes(v, 0, bits, |x, _| match kind {
-        2 => (sx(x, bits) >> count.min(u64::from(bits) - 1)) as u64,
-        _ if count >= u64::from(bits) => 0,
-        0 => x << count,
-        _ => x >> count,
-    }))
-}
-
-/// Packed integer operations of two registers.
-fn packed(m: M, a: u128, b: u128, imm: u64) -> Option<u128> {
-    let flag = |set: bool| if set { u64::MAX } else { 0 };
-    Some(match m {
-        M::Pxor | M::Xorps | M::Xorpd => a ^ b,
-        M::Pand | M::Andps | M::Andpd => a & b,
-        M::Por | M::Orps | M::Orpd => a | b,
-        M::Pandn | M::Andnps | M::Andnpd => !a & b,
-        M::Paddb => lanes(a, b, 8, u64::wrapping_add),
-        M::Paddw => lanes(a, b, 16, u64::wrapping_add),
-        M::Paddd => lanes(a, b, 32, u64::wrapping_add),
-        M::Paddq => lanes(a, b, 64, u64::wrapping_add),
-        M::Psubb => lanes(a, b, 8, u64::wrapping_sub),
-        M::Psubw => lanes(a, b, 16, u64::wrapping_sub),
-        M::Psubd => lanes(a, b, 32, u64::wrapping_sub),
-        M::Psubq => lanes(a, b, 64, u64::wrapping_sub),
-        M::Paddsb => lanes(a, b, 8, |x, y| saturate(sx(x, 8) + sx(y, 8), -128, 127)),
-        M::Paddsw => lanes(a, b, 16, |x, y| saturate(sx(x, 16) + sx(y, 16), -32768, 32767)),
-        M::Psubsb => lanes(a, b, 8, |x, y| saturate(sx(x, 8) - sx(y, 8), -128, 127)),
-        M::Psubsw => lanes(a, b, 16, |x, y| saturate(sx(x, 16) - sx(y, 16), -32768, 32767)),
-        M::Paddusb => lanes(a, b, 8, |x, y| (x + y).min(0xff)),
-        M::Paddusw => lanes(a, b, 16, |x, y| (x + y).min(0xffff)),
-        M::Psubusb => lanes(a, b, 8, u64::saturating_sub),
-        M::Psubusw => lanes(a, b, 16, u64::saturating_sub),
-        M::Pcmpeqb => lanes(a, b, 8, |x, y| flag(x == y)),
-        M::Pcmpeqw => lanes(a, b, 16, |x, y| flag(x == y)),
-        M::Pcmpeqd => lanes(a, b, 32, |x, y| flag(x == y)),
-        M::Pcmpgtb => lanes(a, b, 8, |x, y| flag(sx(x, 8) > sx(y, 8))),
-        M::Pcmpgtw => lanes(a, b, 16, |x, y| flag(sx(x, 16) > sx(y, 16))),
-        M::Pcmpgtd => lanes(a, b, 32, |x, y| flag(sx(x, 32) > sx(y, 32))),
-        M::Pmullw => lanes(a, b, 16, u64::wrapping_mul),
-        M::Pmulld => lanes(a, b, 32, u64::wrapping_mul),
-        M::Pmulhw => lanes(a, b, 16, |x, y| ((sx(x, 16) * sx(y, 16)) >> 16) as u64),
-        M::Pmulhuw => lanes(a, b, 16, |x, y| (x * y) >> 16),
-        M::Pmuludq => lanes(a, b, 64, |x, y| (x & 0xffff_ffff) * (y & 0xffff_ffff)),
-        M::Pmaddwd => lanes(a, b, 32, |x, y| {
-            (sx(x & 0xffff, 16) * sx(y & 0xffff, 16) + sx(x >> 16, 16) * sx(y >> 16, 16)) as u64
-        }),
-        M::Pminub => lanes(a, b, 8, u64::min),
-        M::Pmaxub => lanes(a, b, 8, u64::max),
-        M::Pminud => lanes(a, b, 32, u64::min),
-        M::Pmaxud => lanes(a, b, 32, u64::max),
-        M::Pminsw => lanes(a, b, 16, |x, y| sx(x, 16).min(sx(y, 16)) as u64),
-        M::Pmaxsw => lanes(a, b, 16, |x, y| sx(x, 16).max(sx(y, 16)) as u64),
-        M::Pavgb => lanes(a, b, 8, |x, y| (x + y + 1) >> 1),
-        M::Pavgw => lanes(a, b, 16, |x, y| (x + y + 1) >> 1),
-        M::Psadbw => {
-            lanes(a, b, 64, |x, y| (0..8).map(|i| (x >> (8 * i) & 0xff).abs_diff(y >> (8 * i) & 0xff)).sum())
-        }
-        M::Punpcklbw => unpack(a, b, 8, false),
-        M::Punpcklwd => unpack(a, b, 16, false),
-        M::Punpckldq | M::Unpcklps => unpack(a, b, 32, false),
-        M::Punpcklqdq | M::Unpcklpd => unpack(a, b, 64, false),
-        M::Punpckhbw => unpack(a, b, 8, true),
-        M::Punpckhwd => unpack(a, b, 16, true),
-        M::Punpckhdq | M::Unpckhps => unpack(a, b, 32, true),
-        M::Punpckhqdq | M::Unpckhpd => unpack(a, b, 64, true),
-        M::Packsswb => pack(a, b, 16, true),
-        M::Packssdw => pack(a, b, 32, true),
-        M::Packuswb => pack(a, b, 16, false),
-        M::Pshufd => shuffle32(b, imm),
-        M::Pshuflw => b >> 64 << 64 | u128::from(shuffle16(b as u64, imm)),
-        M::Pshufhw => u128::from(shuffle16((b >> 64) as u64, imm)) << 64 | u128::from(b as u64),
-        M::Shufps => {
-            let low = shuffle32(a, imm & 15) & u128::from(u64::MAX);
-            low | (shuffle32(b, imm >> 4) & u128::from(u64::MAX)) << 64
-        }
-        M::Shufpd => {
-            let low = (a >> (64 * (imm & 1))) as u64;
-            let high = (b >> (64 * (imm >> 1 & 1))) as u64;
-            u128::from(high) << 64 | u128::from(low)
-        }
-        M::Pshufb => lanes(b, 0, 8, |x, _| if x & 0x80 != 0 { 0 } else { (a >> (8 * (x & 15))) as u64 }),
-        M::Palignr => {
-            let n = imm & 0xff;
-            match n {
-                0 => b,
-                1..=15 => b >> (8 * n) | a << (128 - 8 * n),
-                16..=31 => a >> (8 * (n - 16)),
-                _ => 0,
-            }
-        }
-        _ => return None,
-    })
 }
 
 impl Cpu {
-    pub(crate) fn xmm(&self, opd: Opd) -> u128 {
+    /// Both halves of a vector register; zeroes for anything else.
+    #[inline]
+    pub(crate) fn halves(&self, opd: Opd) -> [u128; 2] {
         match opd {
-            Opd::Xmm(n) => self.regs.xmm[usize::from(n & 15)],
-            _ => 0,
+            Opd::Xmm(n) => {
+                let n = usize::from(n & 15);
+                [self.regs.xmm[n], self.regs.ymm_high[n]]
+            }
+            _ => [0; 2],
         }
     }
 
-    pub(crate) fn set_xmm(&mut self, opd: Opd, v: u128) {
+    /// Writes a vector register as the encoding says: SSE forms leave the high half alone.
+    #[inline]
+    pub(crate) fn set_vector(&mut self, op: &Op, opd: Opd, v: [u128; 2]) {
         if let Opd::Xmm(n) = opd {
-            self.regs.xmm[usize::from(n & 15)] = v;
+            let n = usize::from(n & 15);
+            self.regs.xmm[n] = v[0];
+            match op.vl {
+                0 => {}
+                32 => self.regs.ymm_high[n] = v[1],
+                _ => self.regs.ymm_high[n] = 0,
+            }
         }
     }
 
-    /// Reads a vector operand: a register, or `size` bytes of memory, zero-extended.
+    /// Works on the low halves and, of 32-byte vectors, on the high ones. The function is told which.
+    pub(crate) fn both(
+        &self,
+        op: &Op,
+        scalar: bool,
+        a: [u128; 2],
+        b: [u128; 2],
+        mut f: impl FnMut(usize, u128, u128) -> u128,
+    ) -> [u128; 2] {
+        let low = f(0, a[0], b[0]);
+        [low, if op.vl == 32 && !scalar { f(1, a[1], b[1]) } else { 0 }]
+    }
+
+    /// Reads a vector operand: a register, or `size` bytes of memory, zero-extended. `aligned` counts for SSE
+    /// forms only.
     pub(crate) fn vector(
         &mut self,
         env: &mut Env<'_>,
@@ -194,32 +66,48 @@ impl Cpu {
         opd: Opd,
         size: u8,
         aligned: bool,
-    ) -> R<u128> {
+    ) -> R<[u128; 2]> {
         match opd {
-            Opd::Xmm(_) => Ok(self.xmm(opd)),
-            Opd::Mem if size == 16 => {
-                let at = self.ea(op);
-                if aligned && !at.is_multiple_of(16) {
-                    return self.raise(Exception::GeneralProtection(0));
-                }
-                Ok(u128::from_le_bytes(self.load(env, at)?))
-            }
-            _ => Ok(u128::from(self.get(env, op, opd, size)?)),
+            Opd::Xmm(_) => Ok(self.halves(opd)),
+            Opd::Mem => self.load_vector(env, op, size, aligned && op.vl == 0),
+            _ => Ok([u128::from(self.get(env, op, opd, size)?), 0]),
         }
     }
 
-    fn store_vector(&mut self, env: &mut Env<'_>, op: &Op, v: u128, aligned: bool) -> R<()> {
+    fn load_vector(&mut self, env: &mut Env<'_>, op: &Op, size: u8, aligned: bool) -> R<[u128; 2]> {
         let at = self.ea(op);
-        if aligned && !at.is_multiple_of(16) {
+        if aligned && size >= 16 && !at.is_multiple_of(u64::from(size)) {
             return self.raise(Exception::GeneralProtection(0));
         }
-        self.store(env, at, v.to_le_bytes())
+        Ok(match size {
+            32 => {
+                let v: [u8; 32] = self.load(env, at)?;
+                let half = |o: usize| u128::from_le_bytes(std::array::from_fn(|i| v[o + i]));
+                [half(0), half(16)]
+            }
+            16 => [u128::from_le_bytes(self.load(env, at)?), 0],
+            _ => [u128::from(self.load_n(env, at, size)?), 0],
+        })
+    }
+
+    fn store_vector(&mut self, env: &mut Env<'_>, op: &Op, v: [u128; 2], aligned: bool) -> R<()> {
+        let at = self.ea(op);
+        let size = op.vec_bytes();
+        if aligned && !at.is_multiple_of(u64::from(size)) {
+            return self.raise(Exception::GeneralProtection(0));
+        }
+        if size == 16 {
+            return self.store(env, at, v[0].to_le_bytes());
+        }
+        let (low, high) = (v[0].to_le_bytes(), v[1].to_le_bytes());
+        let bytes: [u8; 32] = std::array::from_fn(|i| if i < 16 { low[i] } else { high[i - 16] });
+        self.store(env, at, bytes)
     }
 
     #[inline(never)]
     pub(crate) fn sse(&mut self, env: &mut Env<'_>, op: &Op) -> R<()> {
-        const LOW: u128 = u64::MAX as u128;
         let (a, b) = (op.a, op.b);
+        let size = op.vec_bytes();
         match op.mn {
             M::Movaps
             | M::Movapd
@@ -233,71 +121,99 @@ impl Cpu {
             | M::Movdqu
             | M::Lddqu => {
                 let aligned = !matches!(op.mn, M::Movups | M::Movupd | M::Movdqu | M::Lddqu);
-                let v = self.vector(env, op, b, 16, aligned)?;
+                let v = match b {
+                    Opd::Mem => self.load_vector(env, op, size, aligned)?,
+                    _ => self.halves(b),
+                };
                 if a == Opd::Mem {
                     self.store_vector(env, op, v, aligned)?;
                 } else {
-                    self.set_xmm(a, v);
+                    self.set_vector(op, a, v);
                 }
             }
             M::Movd | M::Movq => {
                 let size = if op.mn == M::Movd { 4 } else { 8 };
-                let v = self.vector(env, op, b, size, false)? & if size == 4 { 0xffff_ffff } else { LOW };
+                let v = self.vector(env, op, b, size, false)?[0] & if size == 4 { 0xffff_ffff } else { LOW };
                 match a {
-                    Opd::Xmm(_) => self.set_xmm(a, v),
+                    Opd::Xmm(_) => self.set_vector(op, a, [v, 0]),
                     _ => self.put_opd(env, op, a, size, v as u64)?,
                 }
             }
             M::Movss | M::Movsd => {
                 let (size, low) = if op.mn == M::Movss { (4, 0xffff_ffff) } else { (8, LOW) };
-                let v = self.vector(env, op, b, size, false)?;
+                let v = self.vector(env, op, b, size, false)?[0];
                 match (a, b) {
                     (Opd::Mem, _) => self.put_opd(env, op, a, size, v as u64)?,
-                    (_, Opd::Mem) => self.set_xmm(a, v),
-                    _ => self.set_xmm(a, self.xmm(a) & !low | v & low),
+                    (_, Opd::Mem) => self.set_vector(op, a, [v, 0]),
+                    _ => self.set_vector(op, a, [self.halves(op.s1)[0] & !low | v & low, 0]),
                 }
             }
             M::Movlps | M::Movlpd | M::Movhps | M::Movhpd => {
                 let shift = if matches!(op.mn, M::Movhps | M::Movhpd) { 64 } else { 0 };
                 if a == Opd::Mem {
-                    self.put_opd(env, op, a, 8, (self.xmm(b) >> shift) as u64)?;
+                    self.put_opd(env, op, a, 8, (self.halves(b)[0] >> shift) as u64)?;
                 } else {
-                    let v = self.vector(env, op, b, 8, false)?;
-                    self.set_xmm(a, self.xmm(a) & !(LOW << shift) | v << shift);
+                    let v = self.vector(env, op, b, 8, false)?[0];
+                    self.set_vector(op, a, [self.halves(op.s1)[0] & !(LOW << shift) | v << shift, 0]);
                 }
             }
-            M::Movhlps => self.set_xmm(a, self.xmm(a) & !LOW | self.xmm(b) >> 64),
-            M::Movlhps => self.set_xmm(a, self.xmm(a) & LOW | self.xmm(b) << 64),
+            M::Movhlps => {
+                self.set_vector(op, a, [self.halves(op.s1)[0] & !LOW | self.halves(b)[0] >> 64, 0]);
+            }
+            M::Movlhps => {
+                self.set_vector(op, a, [self.halves(op.s1)[0] & LOW | self.halves(b)[0] << 64, 0]);
+            }
             M::Movmskps | M::Movmskpd | M::Pmovmskb => {
                 let bits = match op.mn {
                     M::Movmskps => 32,
                     M::Movmskpd => 64,
                     _ => 8,
                 };
-                let v = self.xmm(b);
-                let signs =
-                    (0..128 / bits).fold(0, |out, i| out | ((v >> (i * bits + bits - 1)) as u64 & 1) << i);
-                self.put_opd(env, op, a, 8, signs)?;
+                let v = self.halves(b);
+                let signs = |v: u128| {
+                    (0..128 / bits).fold(0, |out, i| out | ((v >> (i * bits + bits - 1)) as u64 & 1) << i)
+                };
+                let high = if op.vl == 32 { signs(v[1]) << (128 / bits) } else { 0 };
+                self.put_opd(env, op, a, 8, signs(v[0]) | high)?;
             }
             M::Pinsrw | M::Pinsrb | M::Pinsrd | M::Pinsrq => {
                 let bits = element_bits(op.mn);
                 let v = u128::from(self.get(env, op, b, (bits / 8) as u8)?);
                 let at = (op.imm as u32 & (128 / bits - 1)) * bits;
                 let all = u128::MAX >> (128 - bits);
-                self.set_xmm(a, self.xmm(a) & !(all << at) | v << at);
+                self.set_vector(op, a, [self.halves(op.s1)[0] & !(all << at) | v << at, 0]);
             }
-            M::Pextrw | M::Pextrb | M::Pextrd | M::Pextrq => {
+            M::Pextrw | M::Pextrb | M::Pextrd | M::Pextrq | M::Extractps => {
                 let bits = element_bits(op.mn);
                 let at = (op.imm as u32 & (128 / bits - 1)) * bits;
-                let v = (self.xmm(b) >> at) as u64 & (u64::MAX >> (64 - bits));
+                let v = (self.halves(b)[0] >> at) as u64 & (u64::MAX >> (64 - bits));
                 let size = if a == Opd::Mem { (bits / 8) as u8 } else { 8 };
                 self.put_opd(env, op, a, size, v)?;
             }
-            M::Ptest => {
-                let (x, y) = (self.xmm(a), self.vector(env, op, b, 16, true)?);
-                super::alu::logic(&mut self.flags, 1, 64);
-                self.flags.z = u64::from(x & y != 0);
-                self.flags.cf = !x & y == 0;
+            M::Insertps => {
+                let v = self.vector(env, op, b, 4, false)?[0];
+                let from = if b == Opd::Mem { 0 } else { op.imm as u32 >> 6 & 3 };
+                let at = 32 * (op.imm as u32 >> 4 & 3);
+                let mut r =
+                    self.halves(op.s1)[0] & !(0xffff_ffff << at) | (v >> (32 * from) & 0xffff_ffff) << at;
+                for i in 0..4 {
+                    if op.imm >> i & 1 != 0 {
+                        r &= !(0xffff_ffff << (32 * i));
+                    }
+                }
+                self.set_vector(op, a, [r, 0]);
+            }
+            M::Ptest | M::Vtestps | M::Vtestpd => {
+                let (x, y) = (self.halves(a), self.vector(env, op, b, size, true)?);
+                let signs = match op.mn {
+                    M::Ptest => u128::MAX,
+                    M::Vtestps => 0x8000_0000_8000_0000_8000_0000_8000_0000,
+                    _ => 0x8000_0000_0000_0000_8000_0000_0000_0000,
+                };
+                let n = usize::from(size / 16);
+                alu::logic(&mut self.flags, 1, 64);
+                self.flags.z = u64::from((0..n).any(|i| x[i] & y[i] & signs != 0));
+                self.flags.cf = (0..n).all(|i| !x[i] & y[i] & signs == 0);
             }
             M::Psllw
             | M::Pslld
@@ -310,23 +226,250 @@ impl Cpu {
             | M::Pslldq
             | M::Psrldq => {
                 let count =
-                    if b == Opd::Imm { op.imm & 0xff } else { self.vector(env, op, b, 16, true)? as u64 };
-                match shift_lanes(op.mn, self.xmm(a), count) {
-                    Some(v) => self.set_xmm(a, v),
-                    None => return Err(Stop::Unsupported),
+                    if b == Opd::Imm { op.imm & 0xff } else { self.vector(env, op, b, 16, true)?[0] as u64 };
+                let x = self.halves(op.s1);
+                let v = self.both(op, false, x, [0; 2], |_, x, _| shift_lanes(op.mn, x, count).unwrap_or(0));
+                self.set_vector(op, a, v);
+            }
+            M::Pblendvb | M::Blendvps | M::Blendvpd => {
+                let bits = match op.mn {
+                    M::Pblendvb => 8,
+                    M::Blendvps => 32,
+                    _ => 64,
+                };
+                let mask = self.halves(if op.vl == 0 { Opd::Xmm(0) } else { op.d });
+                let y = self.vector(env, op, b, size, true)?;
+                let v = self.both(op, false, self.halves(op.s1), y, |half, x, y| {
+                    let all = u128::MAX >> (128 - bits);
+                    (0..128 / bits).fold(0, |out, i| {
+                        let take = mask[half] >> (i * bits + bits - 1) & 1 != 0;
+                        out | (if take { y } else { x }) & all << (i * bits)
+                    })
+                });
+                self.set_vector(op, a, v);
+            }
+            M::Pmovsxbw
+            | M::Pmovsxbd
+            | M::Pmovsxbq
+            | M::Pmovsxwd
+            | M::Pmovsxwq
+            | M::Pmovsxdq
+            | M::Pmovzxbw
+            | M::Pmovzxbd
+            | M::Pmovzxbq
+            | M::Pmovzxwd
+            | M::Pmovzxwq
+            | M::Pmovzxdq => {
+                let (from, to) = match op.mn {
+                    M::Pmovsxbw | M::Pmovzxbw => (8, 16),
+                    M::Pmovsxbd | M::Pmovzxbd => (8, 32),
+                    M::Pmovsxbq | M::Pmovzxbq => (8, 64),
+                    M::Pmovsxwd | M::Pmovzxwd => (16, 32),
+                    M::Pmovsxwq | M::Pmovzxwq => (16, 64),
+                    _ => (32, 64),
+                };
+                let signed = matches!(
+                    op.mn,
+                    M::Pmovsxbw | M::Pmovsxbd | M::Pmovsxbq | M::Pmovsxwd | M::Pmovsxwq | M::Pmovsxdq
+                );
+                let bytes = (u32::from(size) * from / to) as u8;
+                let v = self.vector(env, op, b, bytes, false)?[0];
+                let n = 128 / to;
+                let half = |start: u32| {
+                    (0..n).fold(0, |out, i| {
+                        let x = (v >> ((start + i) * from)) as u64 & (u64::MAX >> (64 - from));
+                        let x = if signed { super::packed::sx(x, from) as u64 } else { x };
+                        out | u128::from(x & (u64::MAX >> (64 - to))) << (i * to)
+                    })
+                };
+                self.set_vector(op, a, [half(0), if op.vl == 32 { half(n) } else { 0 }]);
+            }
+            M::Pcmpestri | M::Pcmpestri64 | M::Pcmpestrm | M::Pcmpestrm64 | M::Pcmpistri | M::Pcmpistrm => {
+                self.string_compare(env, op)?;
+            }
+            M::Maskmovdqu => {
+                // The first operand is the memory at rdi.
+                let (v, mask) = if op.vl == 0 { (b, op.c) } else { (op.s1, b) };
+                let v = self.halves(v)[0].to_le_bytes();
+                let mask = self.halves(mask)[0].to_le_bytes();
+                let at = self.offset_rdi(op);
+                for i in 0..16u64 {
+                    if mask[i as usize] & 0x80 != 0 {
+                        self.probe_write(env, at.wrapping_add(i), 1)?;
+                    }
+                }
+                for i in 0..16u64 {
+                    if mask[i as usize] & 0x80 != 0 {
+                        self.store(env, at.wrapping_add(i), [v[i as usize]])?;
+                    }
                 }
             }
+            M::Ldmxcsr | M::Stmxcsr => return self.system(env, op),
+            m if op.vl != 0 && self.avx_only(env, op, m)? => {}
             m => {
-                if packed(m, 0, 0, 0).is_none() {
+                let imm = if op.has_imm { op.imm & 0xff } else { 0x100 };
+                if packed(m, 0, 0, imm).is_none() {
                     return self.sse_float(env, op);
                 }
-                let y = self.vector(env, op, b, 16, true)?;
-                if let Some(v) = packed(m, self.xmm(a), y, op.imm & 0xff) {
-                    self.set_xmm(a, v);
-                }
+                let bytes = if m == M::Movddup && op.vl != 32 { 8 } else { size };
+                let y = self.vector(env, op, b, bytes, bytes >= 16)?;
+                let v = self.both(op, false, self.halves(op.s1), y, |half, x, y| {
+                    // Where the halves have bits of their own in the immediate.
+                    let imm = match (m, half) {
+                        (M::Blendps | M::Vpblendd, 1) => imm >> 4,
+                        (M::Blendpd | M::Shufpd, 1) => imm >> 2,
+                        (M::Vpermilpd, 1) if op.has_imm => imm >> 2,
+                        (M::Mpsadbw, 1) => imm >> 3,
+                        _ => imm,
+                    };
+                    packed(m, x, y, imm).unwrap_or(0)
+                });
+                self.set_vector(op, a, v);
             }
         }
         Ok(())
+    }
+
+    fn offset_rdi(&self, op: &Op) -> u64 {
+        let rdi = self.regs.gpr[7];
+        (if op.addr32 { rdi & 0xffff_ffff } else { rdi }).wrapping_add(self.segment(op.seg))
+    }
+
+    fn string_compare(&mut self, env: &mut Env<'_>, op: &Op) -> R<()> {
+        let explicit = !matches!(op.mn, M::Pcmpistri | M::Pcmpistrm);
+        let index = matches!(op.mn, M::Pcmpestri | M::Pcmpestri64 | M::Pcmpistri);
+        // These take misaligned memory even in their SSE form.
+        let y = self.vector(env, op, op.b, 16, false)?[0];
+        let x = self.halves(op.a)[0];
+        let length = |v: u64| {
+            explicit.then_some(if matches!(op.mn, M::Pcmpestri64 | M::Pcmpestrm64) {
+                v as i64
+            } else {
+                i64::from(v as i32)
+            })
+        };
+        let found = super::pcmpstr::compare(x, length(self.regs.gpr[0]), y, length(self.regs.gpr[2]), op.imm);
+        if index {
+            let v = match (found.mask, op.imm & 0x40 != 0) {
+                (0, _) => found.lanes,
+                (m, true) => 15 - m.leading_zeros(),
+                (m, false) => m.trailing_zeros(),
+            };
+            self.regs.gpr[1] = u64::from(v);
+        } else {
+            let all = u128::MAX >> (128 - found.bits);
+            let v = if op.imm & 0x40 == 0 {
+                u128::from(found.mask)
+            } else {
+                (0..found.lanes).fold(0, |out, i| {
+                    if found.mask >> i & 1 != 0 { out | all << (i * found.bits) } else { out }
+                })
+            };
+            self.set_vector(op, Opd::Xmm(0), [v, 0]);
+        }
+        let [cf, zf, sf, of] = found.flags.map(u64::from);
+        self.flags = crate::flags::Flags::from_rflags(cf | zf << 6 | sf << 7 | of << 11);
+        Ok(())
+    }
+
+    /// Instructions without an SSE form. False for all others.
+    fn avx_only(&mut self, env: &mut Env<'_>, op: &Op, m: M) -> R<bool> {
+        let (a, b) = (op.a, op.b);
+        let size = op.vec_bytes();
+        match m {
+            M::Vzeroupper => self.regs.ymm_high = [0; 16],
+            M::Vzeroall => {
+                self.regs.xmm = [0; 16];
+                self.regs.ymm_high = [0; 16];
+            }
+            M::Vbroadcastss
+            | M::Vbroadcastsd
+            | M::Vpbroadcastb
+            | M::Vpbroadcastw
+            | M::Vpbroadcastd
+            | M::Vpbroadcastq => {
+                let bits: u32 = match m {
+                    M::Vpbroadcastb => 8,
+                    M::Vpbroadcastw => 16,
+                    M::Vpbroadcastd | M::Vbroadcastss => 32,
+                    _ => 64,
+                };
+                let v = self.vector(env, op, b, (bits / 8) as u8, false)?[0] & (u128::MAX >> (128 - bits));
+                let v = (0..128 / bits).fold(0, |out, i| out | v << (i * bits));
+                self.set_vector(op, a, [v, v]);
+            }
+            M::Vbroadcastf128 | M::Vbroadcasti128 => {
+                let v = self.vector(env, op, b, 16, false)?[0];
+                self.set_vector(op, a, [v, v]);
+            }
+            M::Vinsertf128 | M::Vinserti128 => {
+                let y = self.vector(env, op, b, 16, false)?[0];
+                let mut v = self.halves(op.s1);
+                v[(op.imm & 1) as usize] = y;
+                self.set_vector(op, a, v);
+            }
+            M::Vextractf128 | M::Vextracti128 => {
+                let v = self.halves(b)[(op.imm & 1) as usize];
+                if a == Opd::Mem {
+                    let at = self.ea(op);
+                    self.store(env, at, v.to_le_bytes())?;
+                } else if let Opd::Xmm(n) = a {
+                    self.regs.xmm[usize::from(n & 15)] = v;
+                    self.regs.ymm_high[usize::from(n & 15)] = 0;
+                }
+            }
+            M::Vperm2f128 | M::Vperm2i128 => {
+                let y = self.vector(env, op, b, 32, false)?;
+                let x = self.halves(op.s1);
+                let from = [x[0], x[1], y[0], y[1]];
+                let pick = |imm: u64| if imm & 8 != 0 { 0 } else { from[(imm & 3) as usize] };
+                self.set_vector(op, a, [pick(op.imm), pick(op.imm >> 4)]);
+            }
+            M::Vpermq | M::Vpermpd => {
+                let y = self.vector(env, op, b, 32, false)?;
+                let q = [y[0] as u64, (y[0] >> 64) as u64, y[1] as u64, (y[1] >> 64) as u64];
+                let at = |i: u64| u128::from(q[(op.imm >> (2 * i) & 3) as usize]);
+                self.set_vector(op, a, [at(0) | at(1) << 64, at(2) | at(3) << 64]);
+            }
+            M::Vpermd | M::Vpermps => {
+                let y = self.vector(env, op, b, 32, false)?;
+                let x = self.halves(op.s1);
+                let v = x.map(|order| {
+                    (0..4).fold(0, |out, i| {
+                        let k = (order >> (32 * i)) as u32 & 7;
+                        out | (y[(k / 4) as usize] >> (32 * (k % 4)) & 0xffff_ffff) << (32 * i)
+                    })
+                });
+                self.set_vector(op, a, v);
+            }
+            M::Vmaskmovps | M::Vmaskmovpd | M::Vpmaskmovd | M::Vpmaskmovq => {
+                let bytes: u64 = if matches!(m, M::Vmaskmovps | M::Vpmaskmovd) { 4 } else { 8 };
+                let mask = self.halves(op.s1);
+                let at = self.ea(op);
+                let n = u64::from(size) / bytes;
+                let lane =
+                    |v: [u128; 2], i: u64| (v[(i * bytes / 16) as usize] >> (i * bytes % 16 * 8)) as u64;
+                let on = |i: u64| lane(mask, i) >> (bytes * 8 - 1) & 1 != 0;
+                if a == Opd::Mem {
+                    let v = self.halves(b);
+                    for i in (0..n).filter(|&i| on(i)) {
+                        self.probe_write(env, at.wrapping_add(i * bytes), bytes as usize)?;
+                    }
+                    for i in (0..n).filter(|&i| on(i)) {
+                        self.store_n(env, at.wrapping_add(i * bytes), bytes as u8, lane(v, i))?;
+                    }
+                } else {
+                    let mut v = [0u128; 2];
+                    for i in (0..n).filter(|&i| on(i)) {
+                        let x = self.load_n(env, at.wrapping_add(i * bytes), bytes as u8)?;
+                        v[(i * bytes / 16) as usize] |= u128::from(x) << (i * bytes % 16 * 8);
+                    }
+                    self.set_vector(op, a, v);
+                }
+            }
+            _ => return Ok(false),
+        }
+        Ok(true)
     }
 }
 
@@ -334,7 +477,7 @@ fn element_bits(m: M) -> u32 {
     match m {
         M::Pinsrb | M::Pextrb => 8,
         M::Pinsrw | M::Pextrw => 16,
-        M::Pinsrd | M::Pextrd => 32,
+        M::Pinsrd | M::Pextrd | M::Extractps => 32,
         _ => 64,
     }
 }

@@ -13,25 +13,35 @@ const RDX: usize = 2;
 const RSI: usize = 6;
 const RDI: usize = 7;
 
+/// With an address-size prefix counts and addresses have 32 bits.
+fn address_mask(op: &Op) -> u64 {
+    if op.addr32 { 0xffff_ffff } else { u64::MAX }
+}
+
 impl Cpu {
     #[inline(never)]
     pub(crate) fn string(&mut self, env: &mut Env<'_>, op: &Op) -> R<()> {
-        if op.addr32 {
-            return Err(Stop::Unsupported);
-        }
         if op.aux == 0 {
             return self.string_once(env, op);
         }
-        if self.regs.gpr[RCX] == 0 {
+        let wide = address_mask(op);
+        if self.regs.gpr[RCX] & wide == 0 {
+            // With a 32-bit count the upper half is cleared all the same.
+            self.regs.gpr[RCX] &= wide;
             return Ok(());
         }
         let compares = matches!(
             op.mn,
             M::Scasb | M::Scasw | M::Scasd | M::Scasq | M::Cmpsb | M::Cmpsw | M::Cmpsd | M::Cmpsq
         );
+        let flags = self.flags;
         loop {
-            self.string_once(env, op)?;
-            self.regs.gpr[RCX] -= 1;
+            if let Err(stop) = self.string_once(env, op) {
+                // A fault shows the flags from before the instruction (SDM, REP).
+                self.flags = flags;
+                return Err(stop);
+            }
+            self.regs.gpr[RCX] = self.regs.gpr[RCX].wrapping_sub(1) & wide;
             self.left = self.left.saturating_sub(1);
             if self.regs.gpr[RCX] == 0 || compares && self.flags.zf() != (op.aux == 1) {
                 return Ok(());
@@ -50,7 +60,8 @@ impl Cpu {
         let step =
             if self.regs.rflags & rflags::DF != 0 { u64::from(size).wrapping_neg() } else { u64::from(size) };
         let bits = u32::from(size) * 8;
-        let (rsi, rdi) = (self.regs.gpr[RSI], self.regs.gpr[RDI]);
+        let wide = address_mask(op);
+        let (rsi, rdi) = (self.regs.gpr[RSI] & wide, self.regs.gpr[RDI] & wide);
         let source = rsi.wrapping_add(self.segment(op.seg));
         let (mut si, mut di) = (false, false);
         match op.mn {
@@ -96,10 +107,10 @@ impl Cpu {
             _ => return Err(Stop::Unsupported),
         }
         if si {
-            self.regs.gpr[RSI] = rsi.wrapping_add(step);
+            self.regs.gpr[RSI] = rsi.wrapping_add(step) & wide;
         }
         if di {
-            self.regs.gpr[RDI] = rdi.wrapping_add(step);
+            self.regs.gpr[RDI] = rdi.wrapping_add(step) & wide;
         }
         Ok(())
     }

@@ -206,14 +206,10 @@ impl Cpu {
         Ok(())
     }
 
-    /// Sets MXCSR. Reserved bits raise #GP. What the floating-point arithmetic doesn't do (unmasked
-    /// exceptions, directed rounding, flushing to zero) is refused here, where it would begin.
+    /// Sets MXCSR. Reserved bits raise #GP.
     fn set_mxcsr(&mut self, v: u32) -> R<()> {
         if v & !0xffff != 0 {
             return self.raise(Exception::GeneralProtection(0));
-        }
-        if v & 0x1f80 != 0x1f80 || v & 0xe040 != 0 {
-            return Err(Stop::Unsupported);
         }
         self.regs.mxcsr = v;
         Ok(())

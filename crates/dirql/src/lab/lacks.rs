@@ -1,6 +1,6 @@
 //! What a lab asks for that this dirql can't do. One table: when something is built, its row goes.
 
-use super::{Action, Bus, Delivery, Interrupts, Lab, PowerTarget, SetTarget, Setting};
+use super::{Action, Bus, Interrupts, Lab, PowerTarget, SetTarget, Setting};
 use crate::models;
 
 /// Something a lab asks for that dirql does not have.
@@ -33,10 +33,9 @@ impl Lab {
             }
         };
         lack(self.machine.groups > 1, "processor groups (groups)", 0);
-        lack(self.machine.delivery == Delivery::Fixed, "fixed delivery (delivery = \"fixed\")", 0);
         for d in &self.devices {
             lack(d.script.is_some(), "a device script (script)", d.line);
-            lack(d.bus == Bus::Isa, "a device on the ISA bus (bus = \"isa\")", d.line);
+            lack(d.bus == Bus::Isa && d.irq.len() > 1, "an ISA device with more than one IRQ", d.line);
             let unavailable = models::model(&d.model).is_some_and(|m| !m.available);
             lack(unavailable, &format!("the device model `{}`", d.model), d.line);
             let lines = d.bus == Bus::Pci && matches!(d.interrupts, Interrupts::Line(n) if n > 1);

@@ -146,13 +146,14 @@ fn device(mut s: Section<'_, '_>, machine: &MachineLab) -> DeviceLab {
     }
     let default =
         model.map_or(Interrupts::Line(1), |m| units::interrupts(m.interrupts).unwrap_or(Interrupts::None));
-    let mut d =
-        DeviceLab::new(&name, &model_name, s.parsed("interrupts", units::interrupts).unwrap_or(default));
+    let interrupts = s.parsed("interrupts", units::interrupts);
+    let mut d = DeviceLab::new(&name, &model_name, interrupts.unwrap_or(default));
     d.line = s.line();
     d.script = script;
     d.bus = s.word("bus", &[("pci", Bus::Pci), ("isa", Bus::Isa)]).unwrap_or_default();
     d.gsi = s.number("gsi", 0, 23).and_then(small);
     // Device levels: IRQL 3 to 12 (spec 1.5).
+    isa(&mut s, &mut d, interrupts);
     d.irql = s.numbers("irql", 3, 12, 2048).into_iter().filter_map(small).collect();
     let cpus = if machine.cpus >= 64 { u64::MAX } else { (1u64 << machine.cpus) - 1 };
     d.affinity = s.numbers("affinity", 1, u64::MAX, 2048);
@@ -176,7 +177,6 @@ fn device(mut s: Section<'_, '_>, machine: &MachineLab) -> DeviceLab {
     if d.bars.iter().any(|size| !size.is_power_of_two()) {
         s.source().wrong(s.place("bars"), "the size of a BAR is a power of two", None);
     }
-    isa(&mut s, &mut d);
     if let Some(registry) = s.table("registry", "[device.registry]") {
         d.registry = settings(&registry, "", 0);
     }
@@ -193,7 +193,7 @@ const POLICIES: &[(&str, u16)] =
 const PRIORITIES: &[(&str, u32)] = &[("undefined", 0), ("low", 1), ("normal", 2), ("high", 3)];
 
 /// The fixed resources of a device that is not on PCI.
-fn isa(s: &mut Section<'_, '_>, d: &mut DeviceLab) {
+fn isa(s: &mut Section<'_, '_>, d: &mut DeviceLab, interrupts: Option<Interrupts>) {
     fn range(text: &str) -> Result<(u64, u64), String> {
         let (first, last) = text.split_once('-').unwrap_or((text, text));
         let (first, last) = (units::number(first)?, units::number(last)?);
@@ -220,6 +220,21 @@ fn isa(s: &mut Section<'_, '_>, d: &mut DeviceLab) {
         }
     }
     d.irq = s.numbers("irq", 0, 23, 8).into_iter().filter_map(small).collect();
+    if d.bus == Bus::Isa {
+        // There are only lines here, one an IRQ.
+        let lines = match d.irq.len() {
+            0 => Interrupts::None,
+            n => Interrupts::Line(n as u32),
+        };
+        if interrupts.is_some_and(|given| given != lines) {
+            let message = format!("an ISA device interrupts by its `irq`: here `{lines}`");
+            s.source().wrong(s.place("interrupts"), message, Some("leave `interrupts` out".into()));
+        }
+        d.interrupts = lines;
+        if d.gsi.is_some() {
+            s.source().wrong(s.place("gsi"), "an ISA device has `irq`, not `gsi`", None);
+        }
+    }
     for (key, given) in
         [("ports", !d.ports.is_empty()), ("memory", !d.memory.is_empty()), ("irq", !d.irq.is_empty())]
     {
@@ -237,13 +252,20 @@ fn properties(s: &mut Section<'_, '_>, model: Option<&models::Model>) -> BTreeMa
         // `finish`.
         let property = model.and_then(|m| m.properties.iter().find(|p| p.name == key));
         let Some(property) = property else { continue };
-        match (setting(value), property.is_bool) {
-            (Some(v @ Setting::Bool(_)), true)
-            | (Some(v @ (Setting::Number(_) | Setting::Numbers(_))), false) => {
+        match (setting(value), property.form) {
+            (Some(v @ Setting::Bool(_)), models::Form::Flag)
+            | (Some(v @ Setting::Number(_)), models::Form::Number)
+            | (Some(v @ (Setting::Number(_) | Setting::Numbers(_))), models::Form::Numbers)
+            | (Some(v @ Setting::Text(_)), models::Form::Text) => {
                 out.insert(key, v);
             }
             _ => {
-                let expected = if property.is_bool { "true or false" } else { "a number" };
+                let expected = match property.form {
+                    models::Form::Flag => "true or false",
+                    models::Form::Number => "a number",
+                    models::Form::Numbers => "a list of numbers",
+                    models::Form::Text => "text",
+                };
                 let message = format!("`{key}` must be {expected}");
                 s.source().wrong(value.span(), message, Some(property.summary.into()));
             }
@@ -473,8 +495,14 @@ fn raise(s: &mut Section<'_, '_>, lab: &Lab, device: Option<String>) -> Action {
         None => lab.devices.first(),
     };
     if let Some(d) = target {
-        let own = match d.properties.get("sources") {
-            Some(Setting::Number(n)) => u32::try_from(*n).unwrap_or(u32::MAX),
+        // A pulse says how many; a ring has one a queue; edu's are the bits of its interrupt status; a serial
+        // port's are the bytes the host may send, and a break.
+        let own = match (d.model.as_str(), d.properties.get("sources"), d.properties.get("queues")) {
+            ("edu", ..) => 32,
+            ("uart16550", ..) => 257,
+            (_, Some(Setting::Number(n)), _) | ("ring", _, Some(Setting::Number(n))) => {
+                u32::try_from(*n).unwrap_or(u32::MAX)
+            }
             _ => 0,
         };
         let count = d.interrupts.count().max(own).max(1);

@@ -1,0 +1,72 @@
+/*
+ * The interrupt routine clears every STATUS bit, also one that rose after it read them (spec Z-10): that one is never
+ * handled. Control code CONTROL_OF(n), n = 0 or 1: wait for source n.
+ * SPDX-License-Identifier: MIT OR Apache-2.0
+ */
+#include <ddk/wdm.h>
+
+typedef struct _STATE {
+    volatile LONG Causes;
+    KDPC Dpc;
+    KEVENT Came[2];
+} STATE;
+
+#include "frame.h"
+
+static BOOLEAN NTAPI Isr(PKINTERRUPT Interrupt, PVOID Context)
+{
+    PDEV dev = Context;
+    ULONG causes = PulseRead(dev->Registers, PULSE_STATUS) & 3;
+
+    UNREFERENCED_PARAMETER(Interrupt);
+    if (dev->Quiet || causes == 0)
+        return FALSE;
+#ifdef FIXED
+    PulseWrite(dev->Registers, PULSE_STATUS, causes);
+#else
+    PulseWrite(dev->Registers, PULSE_STATUS, ~0u);
+#endif
+    InterlockedOr(&dev->S.Causes, (LONG)causes);
+    KeInsertQueueDpc(&dev->S.Dpc, NULL, NULL);
+    return TRUE;
+}
+
+static VOID NTAPI Deferred(PKDPC Dpc, PVOID Context, PVOID Argument1, PVOID Argument2)
+{
+    PDEV dev = Context;
+    ULONG i, causes = (ULONG)InterlockedExchange(&dev->S.Causes, 0);
+
+    UNREFERENCED_PARAMETER(Dpc);
+    UNREFERENCED_PARAMETER(Argument1);
+    UNREFERENCED_PARAMETER(Argument2);
+    for (i = 0; i < 2; i++)
+        if (causes & 1u << i)
+            KeSetEvent(&dev->S.Came[i], IO_NO_INCREMENT, FALSE);
+}
+
+static NTSTATUS Control(PDEV Dev, PIRP Irp, ULONG Code)
+{
+    UNREFERENCED_PARAMETER(Irp);
+    WaitFor(&Dev->S.Came[Code == CONTROL_OF(1)]);
+    return STATUS_SUCCESS;
+}
+
+static NTSTATUS Start(PDEV Dev)
+{
+    NTSTATUS status;
+
+    KeInitializeDpc(&Dev->S.Dpc, Deferred, Dev);
+    KeInitializeEvent(&Dev->S.Came[0], SynchronizationEvent, FALSE);
+    KeInitializeEvent(&Dev->S.Came[1], SynchronizationEvent, FALSE);
+    status = ConnectLine(Dev, Isr);
+    if (NT_SUCCESS(status))
+        Enable(Dev, 3);
+    return status;
+}
+
+static VOID Stop(PDEV Dev)
+{
+    Hush(Dev);
+    Disconnect(Dev);
+    KeFlushQueuedDpcs();
+}

@@ -1,0 +1,76 @@
+/*
+ * The DPC reads the causes and then clears them: one that comes in between is lost.
+ * Control code CONTROL_OF(n), n = 0 or 1: wait for source n.
+ * SPDX-License-Identifier: MIT OR Apache-2.0
+ */
+#include <ddk/wdm.h>
+
+typedef struct _STATE {
+    volatile LONG Causes;
+    KSPIN_LOCK DpcLock; /* the DPC may run on two processors at once */
+    KDPC Dpc;
+    KEVENT Came[2];
+} STATE;
+
+#include "frame.h"
+
+static BOOLEAN NTAPI Isr(PKINTERRUPT Interrupt, PVOID Context, ULONG Message)
+{
+    PDEV dev = Context;
+
+    UNREFERENCED_PARAMETER(Interrupt);
+    if (dev->Quiet)
+        return TRUE;
+    Ack(dev, Message);
+    InterlockedOr(&dev->S.Causes, 1 << Message);
+    KeInsertQueueDpc(&dev->S.Dpc, NULL, NULL);
+    return TRUE;
+}
+
+static VOID NTAPI Deferred(PKDPC Dpc, PVOID Context, PVOID Argument1, PVOID Argument2)
+{
+    PDEV dev = Context;
+    ULONG i, causes;
+
+    UNREFERENCED_PARAMETER(Dpc);
+    UNREFERENCED_PARAMETER(Argument1);
+    UNREFERENCED_PARAMETER(Argument2);
+    KeAcquireSpinLockAtDpcLevel(&dev->S.DpcLock);
+#ifdef FIXED
+    causes = (ULONG)InterlockedExchange(&dev->S.Causes, 0);
+#else
+    causes = (ULONG)dev->S.Causes;
+    dev->S.Causes = 0;
+#endif
+    KeReleaseSpinLockFromDpcLevel(&dev->S.DpcLock);
+    for (i = 0; i < 2; i++)
+        if (causes & 1u << i)
+            KeSetEvent(&dev->S.Came[i], IO_NO_INCREMENT, FALSE);
+}
+
+static NTSTATUS Control(PDEV Dev, PIRP Irp, ULONG Code)
+{
+    UNREFERENCED_PARAMETER(Irp);
+    WaitFor(&Dev->S.Came[Code == CONTROL_OF(1)]);
+    return STATUS_SUCCESS;
+}
+
+static NTSTATUS Start(PDEV Dev)
+{
+    NTSTATUS status;
+
+    KeInitializeDpc(&Dev->S.Dpc, Deferred, Dev);
+    KeInitializeEvent(&Dev->S.Came[0], SynchronizationEvent, FALSE);
+    KeInitializeEvent(&Dev->S.Came[1], SynchronizationEvent, FALSE);
+    status = Connect(Dev, Isr, &Dev->Lock);
+    if (NT_SUCCESS(status))
+        Enable(Dev, 3);
+    return status;
+}
+
+static VOID Stop(PDEV Dev)
+{
+    Hush(Dev);
+    Disconnect(Dev);
+    KeFlushQueuedDpcs();
+}
