@@ -39,6 +39,7 @@ const FLAGS: &[&str] = &[
     "-g1",
     "-Icommon",
     "-Iinclude",
+    "-I../sdk/include",
     "-nostdlib",
     "-Wl,--subsystem,native",
     "-Wl,--entry,DriverEntry",
@@ -82,7 +83,7 @@ const LLD_FLAGS: &[&str] = &[
     "/debug:dwarf",
 ];
 
-/// A driver's name (its .sys file without the ending, from `drivers/`) and sources.
+/// A driver's name (its .sys file without the ending, from `drivers/`), sources and libraries among them.
 struct Driver {
     name: &'static str,
     sources: &'static [&'static str],
@@ -109,10 +110,12 @@ const fn clang(name: &'static str, sources: &'static [&'static str]) -> Driver {
 }
 
 const FDO: &str = "common/fdo.c";
+const IOINTEX: &str = "../sdk/lib/x64/libiointex.a";
 
 const DRIVERS: &[Driver] = &[
     gcc("conformance", &["conformance/conformance.c", FDO]),
     gcc("edu", &["edu/edu.c", FDO]),
+    gcc("iointex", &["iointex/iointex.c", FDO, IOINTEX]),
     gcc("legacy", &["legacy/legacy.c", FDO]),
     gcc("pulse", &["pulse/pulse.c", FDO]),
     gcc("ring", &["ring/ring.c", FDO]),
@@ -227,6 +230,19 @@ pub(crate) fn build(root: &Path) -> Result<(), String> {
         let (path, lab) = twin_lab(&drivers, pair)?;
         fs::write(&path, lab).map_err(|error| format!("{}: {error}", path.display()))?;
     }
+    match rust::toolchain(root) {
+        Ok(here) => {
+            let name = format!("{}.sys", rust::NAME);
+            let built = root.join("target").join("drivers").join(&name);
+            rust::compile(root, &built)?;
+            for (to, bytes) in
+                [(drivers.join(name), read(&built)?), (drivers.join(rust::RECORD), here.into_bytes())]
+            {
+                fs::write(&to, bytes).map_err(|error| format!("{}: {error}", to.display()))?;
+            }
+        }
+        Err(why) => println!("SKIPPED: drivers/{}.sys stays as it is: {why}", rust::NAME),
+    }
     let record = drivers.join("TOOLCHAIN");
     fs::write(&record, toolchain).map_err(|error| format!("{}: {error}", record.display()))
 }
@@ -247,6 +263,7 @@ pub(crate) fn check(root: &Path) -> Result<(), String> {
             differing.push(driver.name);
         }
     }
+    check_rust(root, same)?;
     for pair in BUGS {
         let (path, lab) = twin_lab(&drivers, pair)?;
         if read(&path)? != lab.as_bytes() {
@@ -283,6 +300,103 @@ fn built(root: &Path, driver: &Driver) -> Result<PathBuf, String> {
 
 fn committed(drivers: &Path, driver: &Driver) -> PathBuf {
     drivers.join(format!("{}.sys", driver.name))
+}
+
+/// The driver in Rust: its object code by rustc, a .sys of it by the C compiler's linker.
+mod rust {
+    use std::path::Path;
+
+    use crate::{run, sdk};
+
+    /// The driver's name.
+    pub(super) const NAME: &str = "pulse-rs";
+
+    /// The compiler that made the committed file, which is not that of the C drivers.
+    pub(super) const RECORD: &str = "pulse-rs/TOOLCHAIN";
+
+    /// The compiler at hand, or why there is none for the target.
+    pub(super) fn toolchain(root: &Path) -> Result<String, String> {
+        sdk::lacking(root).map_or_else(|| sdk::compiler(root).ok_or_else(|| "no rustc".into()), Err)
+    }
+
+    /// Builds it.
+    pub(super) fn compile(root: &Path, to: &Path) -> Result<(), String> {
+        let drivers = root.join("drivers");
+        let library = to.with_extension("a");
+        let (to, library) = (to.display().to_string(), library.display().to_string());
+        let map = format!("--remap-path-prefix={}=drivers", drivers.display());
+        run::run(
+            &drivers,
+            "rustc",
+            &[
+                "--edition=2024",
+                "--target=x86_64-pc-windows-gnu",
+                "--crate-type=staticlib",
+                "--crate-name=pulse_rs",
+                "-Dwarnings",
+                "-Dunsafe-code",
+                "-Copt-level=s",
+                "-Cpanic=abort",
+                "-Ccodegen-units=1",
+                "-Cdebuginfo=0",
+                "-Cmetadata=pulse_rs",
+                &map,
+                "-o",
+                &library,
+                "pulse-rs/pulse.rs",
+            ],
+        )?;
+        run::run(
+            &drivers,
+            super::CC,
+            &[
+                "-shared",
+                "-nostdlib",
+                "-nostartfiles",
+                "-Wl,--subsystem,native",
+                "-Wl,--entry,DriverEntry",
+                "-Wl,-u,DriverEntry",
+                "-Wl,--image-base,0x140000000",
+                "-Wl,--dynamicbase",
+                "-Wl,--nxcompat",
+                "-Wl,--gc-sections",
+                "-Wl,--exclude-all-symbols",
+                "-Wl,--no-insert-timestamp",
+                "-Wl,--build-id=none",
+                "-Wl,-s",
+                "-o",
+                &to,
+                &library,
+                "-lntoskrnl",
+            ],
+        )
+    }
+}
+
+/// Checks the driver in Rust as the others are; where Rust can't be had for its target, says so.
+fn check_rust(root: &Path, same_linker: bool) -> Result<(), String> {
+    let here = match rust::toolchain(root) {
+        Ok(here) => here,
+        Err(why) => {
+            println!("SKIPPED: drivers/{}.sys is tested as committed, not rebuilt: {why}", rust::NAME);
+            return Ok(());
+        }
+    };
+    let to = root.join("target").join("drivers").join(format!("{}.sys", rust::NAME));
+    rust::compile(root, &to)?;
+    let drivers = root.join("drivers");
+    if !same_linker || read(&drivers.join(rust::RECORD))? != here.as_bytes() {
+        println!(
+            "drivers: {} built; NOT compared with the committed one, which another compiler made",
+            rust::NAME
+        );
+    } else if read(&to)? != read(&drivers.join(format!("{}.sys", rust::NAME)))? {
+        return Err(format!(
+            "the committed {}.sys is not what its source makes; run `cargo xtask drivers` and commit the result",
+            rust::NAME
+        ));
+    }
+    Ok(())
 }
 
 fn compile(drivers: &Path, driver: &Driver, to: &Path) -> Result<(), String> {

@@ -5,6 +5,7 @@ mod coverage;
 mod drivers;
 mod picture;
 mod run;
+mod sdk;
 mod test;
 mod tidy;
 
@@ -17,6 +18,8 @@ usage: cargo xtask <chore>
   test               everything that must hold: sets up, then format, lints, tidy, drivers, tests, packaging
   drivers            build the sample drivers of drivers/ with mingw-w64 and put them beside their labs
   drivers --check    build them elsewhere and compare with the committed ones, byte for byte
+  sdk                build the Iointex libraries of sdk/lib
+  sdk --check        build them elsewhere and compare; build dirql-core for a target without an operating system
   coverage [n]       the share of real drivers' imports that is implemented, and the n most wanted that are missing
   picture            draw docs/img/run.svg from a real run
   tidy               the house rules that no compiler checks
@@ -30,6 +33,8 @@ fn main() -> ExitCode {
         ["test"] => test::test(&root),
         ["drivers"] => drivers::build(&root),
         ["drivers", "--check"] => drivers::check(&root),
+        ["sdk"] => sdk::build(&root),
+        ["sdk", "--check"] => sdk::lacking(&root).map_or_else(|| sdk::check(&root), Err),
         ["coverage"] => coverage::coverage(&root, 40),
         ["coverage", n] => {
             n.parse().map_err(|_| format!("`{n}` is not a number")).and_then(|n| coverage::coverage(&root, n))

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use crate::{drivers, run, tidy};
+use crate::{drivers, run, sdk, tidy};
 
 /// Runs every check, the workspace's own tests last, so that their result is what one sees.
 pub(crate) fn test(root: &Path) -> Result<(), String> {
@@ -22,6 +22,12 @@ pub(crate) fn test(root: &Path) -> Result<(), String> {
             "SKIPPED: the sample drivers are tested as committed, not rebuilt. To check them: {}",
             drivers::INSTALL
         );
+    }
+
+    println!("\n$ cargo xtask sdk --check");
+    match sdk::lacking(root) {
+        None => sdk::check(root)?,
+        Some(why) => println!("SKIPPED: the Iointex libraries are used as committed, not rebuilt: {why}"),
     }
 
     if registry(root) {

@@ -11,6 +11,7 @@ use crate::run;
 /// devices' floor, can't know a device.
 const FLOORS: &[(&str, u8)] = &[
     ("dirql-core", 0),
+    ("iointex", 0),
     ("dirql-abi", 0),
     ("dirql-mem", 0),
     ("dirql-event", 1),

@@ -1,6 +1,7 @@
 //! The dirql command: the only crate that prints.
 
 mod explore;
+mod sdk;
 mod show;
 
 use std::ffi::OsString;
@@ -99,6 +100,12 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Write headers, import libraries and Iointex, to build a driver with
+    #[command(after_help = EXIT_CODES)]
+    Sdk {
+        /// Where to; made if it is not there
+        folder: PathBuf,
+    },
 }
 
 impl Command {
@@ -109,6 +116,7 @@ impl Command {
             | Self::Devices { json }
             | Self::Rules { json }
             | Self::Exports { json, .. } => *json,
+            Self::Sdk { .. } => false,
             Self::Explore(e) => e.json(),
             Self::Replay(r) => r.json(),
         }
@@ -276,6 +284,10 @@ fn execute(command: Command, colour: Colour) -> Said {
         Command::Exports { pattern, json } => match show::exports(pattern.as_deref(), json) {
             Ok(text) => Said::ok(text),
             Err(error) => Said::report(&error.into(), json, colour),
+        },
+        Command::Sdk { folder } => match sdk::write(&folder) {
+            Ok(text) => Said::ok(text),
+            Err(error) => Said::report(&error.into(), false, colour),
         },
     }
 }

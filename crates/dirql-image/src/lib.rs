@@ -10,6 +10,7 @@
 //! Left out: signatures and checksums (reported, not verified), bound imports (rebound always), and loading of
 //! ARM64EC, 32-bit and .NET images, which are refused by name.
 
+pub mod archive;
 mod bytes;
 mod config;
 mod error;

@@ -32,3 +32,4 @@ mod timer;
 pub use demand::{Demand, demand};
 pub mod trace;
 mod unwind;
+pub mod windows;

@@ -9,6 +9,7 @@ use dirql_mem::{PAGE_SIZE, Prot, Va};
 use crate::cx::{Cx, Export};
 use crate::exports::{self, data};
 use crate::stop::Stop;
+use crate::windows;
 
 /// First address of the kernel's export range: each export is a gate of [`GATE_STEP`] bytes there.
 pub const GATE_BASE: u64 = 0xFFFF_F800_1000_0000;
@@ -138,8 +139,10 @@ impl Modules {
 
 /// Lays out the export range, the data exports and the shared page. Called once, before any driver is mapped.
 pub(crate) fn map_kernel(cx: &mut Cx<'_>) -> Result<(), Stop> {
+    // What this Windows does not have yet is not there to be found by name either.
+    let windows = windows::of_build(cx.k.windows_build);
     for family in exports::FAMILIES {
-        for export in *family {
+        for export in family.iter().filter(|e| windows::since(e.name) <= windows) {
             let at = cx.k.modules.add_gate(Resolved::Export(export));
             cx.k.modules.by_name.insert(export.name.to_owned(), at);
         }
@@ -152,7 +155,7 @@ pub(crate) fn map_kernel(cx: &mut Cx<'_>) -> Result<(), Stop> {
     cx.put(GUARD_CHECK, &[0xC3])?; // ret
     cx.put(GUARD_DISPATCH, &[0xFF, 0xE0])?; // jmp rax
     cx.m.mem.protect(Va(KERNEL_CODE), 1, Prot::READ | Prot::EXEC);
-    let mut table = data::DATA.iter().peekable();
+    let mut table = data::DATA.iter().filter(|(name, _)| windows::since(name) <= windows).peekable();
     while table.peek().is_some() {
         let page = cx.k.modules.reserve(0x1000);
         let pa = cx.m.mem.alloc_frames(1)?;
@@ -281,8 +284,22 @@ fn cookie(base: u64) -> u64 {
 /// Maps a driver: relocated, protected, imports bound. A missing import is bound to a gate that names it when called.
 ///
 /// # Errors
-/// The image cannot be laid out, or memory is short.
+/// The image imports what the chosen Windows lacks, or cannot be laid out, or memory is short.
 pub fn map_driver(cx: &mut Cx<'_>, name: &str, image: std::sync::Arc<Image>) -> Result<usize, Stop> {
+    let chosen = windows::of_build(cx.k.windows_build);
+    let lacking: Vec<_> = image
+        .imports
+        .iter()
+        .filter(|i| provides(&i.module))
+        .map(|i| symbol_name(&i.symbol))
+        .map(|symbol| (windows::since(&symbol), symbol))
+        .filter(|(since, _)| *since > chosen)
+        .map(|(since, symbol)| (symbol, since))
+        .collect();
+    if !lacking.is_empty() {
+        let status = windows::STATUS_DRIVER_ENTRYPOINT_NOT_FOUND;
+        return Err(Stop::NotLoaded { image: name.to_owned(), lacking, status });
+    }
     let base = cx.k.modules.next_module;
     let bytes = image.lay_out(base).map_err(|e| Stop::Internal(format!("{name}: {e}")))?;
     let pages = bytes.len().div_ceil(PAGE_SIZE);

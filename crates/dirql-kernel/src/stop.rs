@@ -22,6 +22,15 @@ pub enum Stop {
     BugCheck(BugCheck),
     /// A kernel routine was handed an address it cannot use; becomes a bug check where it is caught.
     Fault(MemFault),
+    /// The driver does not load, because the chosen Windows lacks routines that it imports.
+    NotLoaded {
+        /// The driver's file name.
+        image: String,
+        /// The routines, each with the first Windows that has it.
+        lacking: Vec<(String, dirql_core::Windows)>,
+        /// What loading answers.
+        status: u32,
+    },
     /// The driver called an export that dirql does not implement.
     MissingExport {
         /// Module the driver imports it from.

@@ -514,6 +514,15 @@ pub(crate) fn call_rsp(cx: &mut Cx<'_>) -> Option<u64> {
     frames(cx).and_then(|(_, call)| *call)
 }
 
+/// Makes `then` go on with the value of the outcome that the export being served is about to give.
+pub(crate) fn after(cx: &mut Cx<'_>, then: Then) {
+    let rsp = call_rsp(cx);
+    set_call_rsp(cx, None);
+    if let Some((frames, _)) = frames(cx) {
+        frames.push(Frame { then, rsp });
+    }
+}
+
 /// A guest call of an export.
 fn export_call(cx: &mut Cx<'_>, rip: u64) -> Result<Next, Stop> {
     let caller = cx.caller();

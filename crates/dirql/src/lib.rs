@@ -16,6 +16,7 @@ pub mod problem;
 pub mod report;
 pub mod rules;
 mod run;
+pub mod sdk;
 pub mod status;
 
 pub use inspect::{CONNECTORS, ExportLine, ImportLine, InspectReport, exports, inspect};

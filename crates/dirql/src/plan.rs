@@ -57,7 +57,7 @@ pub(crate) fn plan(lab: &Lab) -> Result<(Machine, Plan), InputError> {
             name: d.name.clone(),
             model: d.model.clone(),
             machine: id,
-            wants: wants(d, gsi),
+            wants: wants(d, gsi, lab.machine.windows),
             irqls: d.irql.clone(),
             policy: policy(d),
             priority: priority(d),
@@ -172,12 +172,13 @@ fn priority(d: &DeviceLab) -> Priority {
     }
 }
 
-fn wants(d: &DeviceLab, gsi: u32) -> Wants {
+fn wants(d: &DeviceLab, gsi: u32, windows: Windows) -> Wants {
     let number = |key: &str| number(d, key).map(|n| u32::try_from(n).unwrap_or(u32::MAX));
     let base = "Interrupt Management\\MessageSignaledInterruptProperties\\";
     let limit = number(&format!("{base}MessageNumberLimit")).unwrap_or(u32::MAX).max(1);
-    // An explicit MSISupported = 0 leaves the device its line (spec 6.2).
-    let messages = number(&format!("{base}MSISupported")) != Some(0);
+    // An explicit MSISupported = 0 leaves the device its line (spec 6.2), and so does a Windows before Vista, which
+    // knows no messages.
+    let messages = windows >= Windows::Vista && number(&format!("{base}MSISupported")) != Some(0);
     match d.interrupts {
         Interrupts::None => Wants::None,
         Interrupts::Line(_) => Wants::Line(gsi),

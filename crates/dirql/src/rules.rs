@@ -21,6 +21,7 @@ const fn rule_of(id: &'static str, summary: &'static str) -> Rule {
 /// Every rule a run judges by.
 pub const RULES: &[Rule] = &[
     rule_of("bugcheck", "the system stopped"),
+    rule_of("load", "the chosen Windows lacks what the driver imports, so it does not load"),
     rule_of("start", "DriverEntry, AddDevice or the start request failed"),
     rule_of("step", "a step did not go as the lab expects, or failed where it expects nothing"),
     rule_of("budget", "the driver ran longer than the lab's budget"),

@@ -249,6 +249,18 @@ pub(crate) fn judge(stop: &Stop, modules: &dirql_kernel::loader::Modules) -> (Ve
     match stop {
         Stop::BugCheck(b) => (Verdict::Finding, Finding::new("bugcheck", b.reason.clone())),
         Stop::Fault(f) => (Verdict::Finding, Finding::new("bugcheck", f.to_string())),
+        Stop::NotLoaded { image, lacking, status } => {
+            let status = crate::status::show(*status);
+            let routines: Vec<String> = lacking
+                .iter()
+                .map(|(routine, since)| format!("{routine} (since {})", dirql_kernel::windows::name(*since)))
+                .collect();
+            let message = format!(
+                "{image} does not load on this Windows ({status}): it imports {}, which its kernel lacks",
+                routines.join(", ")
+            );
+            (Verdict::Finding, Finding::new("load", message))
+        }
         Stop::MissingExport { module, name, caller } if !dirql_kernel::loader::provides(module) => {
             let message = format!(
                 "the driver needs the library {module}, which dirql does not have: it called {name} from {}",

@@ -236,8 +236,8 @@ crate::exports! {
         void()
     }
     [0] fn IoIsWdmVersionAvailable(cx, major: u8, minor: u8) {
-        // WDM 6.0 is what every Windows since Vista answers to.
-        ret(u64::from(cx.k.windows_build > 0 && (u16::from(major) << 8 | u16::from(minor)) <= 0x600))
+        let asked = u16::from(major) << 8 | u16::from(minor);
+        ret(u64::from(asked <= crate::windows::version(cx.k.windows_build).wdm))
     }
     /// WMI registration is recorded nowhere: no provider is ever queried, which a driver cannot tell from a system
     /// where nobody asks.

@@ -241,11 +241,10 @@ crate::exports! {
         cx.w64(here - stack::SIZE + stack::CONTEXT, event)?;
         cx.w8(here - stack::SIZE + stack::CONTROL, SL_INVOKE_ALL)?;
         let then = Then::Io(IoThen::Forwarded(event));
-        match io::call_driver(cx, target, at)? {
-            Outcome::Call { routine, args, then: Then::Ret } => Ok(Outcome::Call { routine, args, then }),
-            Outcome::Ret(v) => then.resume(cx, v),
-            other => Ok(other),
-        }
+        let outcome = io::call_driver(cx, target, at)?;
+        // Whatever the drivers below do first (a completion routine, a wait), its value comes back to here.
+        crate::system::after(cx, then);
+        Ok(outcome)
     }
     /// Not a documented routine: the completion routine of IoForwardIrpSynchronously.
     [2] fn IopSynchronousCompletion(cx, _device: u64, _irp: u64, event: u64) {

@@ -90,25 +90,17 @@ exports! {
         let ended = id.and_then(|id| cx.k.threads.get(&id)).map(|t| t.state == crate::thread::ThreadState::Terminated);
         ret(u64::from(ended.unwrap_or(true)))
     }
-    // A free build. From Windows 10 on the version is 10.0 whatever the name.
+    // A free build: FALSE, which is also what a driver gets with no pointers at all.
     [0] fn PsGetVersion(cx, major: u64, minor: u64, build: u64, csd: u64) {
         let number = cx.k.windows_build;
-        let (a, b) = match number {
-            0..3790 => (5, 1),
-            3790..6000 => (5, 2),
-            6000..7600 => (6, 0),
-            7600..9200 => (6, 1),
-            9200..9600 => (6, 2),
-            9600..10240 => (6, 3),
-            _ => (10, 0),
-        };
-        for (at, value) in [(major, a), (minor, b), (build, number)] {
+        let version = crate::windows::version(number);
+        for (at, value) in [(major, version.major), (minor, version.minor), (build, number)] {
             if at != 0 {
                 cx.w32(at, value)?;
             }
         }
         if csd != 0 {
-            // An empty UNICODE_STRING: no service pack.
+            // An empty UNICODE_STRING: no service pack named.
             cx.w16(csd, 0)?;
         }
         ret(0)

@@ -173,21 +173,29 @@ exports! {
     [15] fn RtlFillMemory(cx, d: u64, n: u64, byte: u8) { fill_bytes(cx, d, n, byte)?; void() }
     [15] fn RtlMoveMemory(cx, d: u64, s: u64, n: u64) { move_bytes(cx, d, s, n)?; void() }
     [15] fn RtlCopyMemory(cx, d: u64, s: u64, n: u64) { move_bytes(cx, d, s, n)?; void() }
+    // RTL_OSVERSIONINFOW, or with a size of 284 the RTL_OSVERSIONINFOEXW.
     [0] fn RtlGetVersion(cx, info: u64) {
         let build = cx.k.windows_build;
-        let (major, minor) = match build {
-            ..=2600 => (5, 1),
-            2601..=3790 => (5, 2),
-            3791..=6002 => (6, 0),
-            6003..=7601 => (6, 1),
-            7602..=9200 => (6, 2),
-            9201..=9600 => (6, 3),
-            _ => (10, 0),
-        };
-        for (at, v) in [(4, major), (8, minor), (12, build), (16, 2)] {
+        let version = crate::windows::version(build);
+        for (at, v) in [(4, version.major), (8, version.minor), (12, build), (16, 2)] {
             cx.w32(info.wrapping_add(at), v)?;
         }
-        cx.w16(info.wrapping_add(20), 0)?;
+        let pack = if version.service_pack == 0 {
+            String::new()
+        } else {
+            format!("Service Pack {}", version.service_pack)
+        };
+        for (i, unit) in pack.encode_utf16().chain([0]).enumerate() {
+            cx.w16(info.wrapping_add(20 + 2 * i as u64), unit)?;
+        }
+        if cx.r32(info)? == 284 {
+            cx.w16(info.wrapping_add(276), version.service_pack)?;
+            cx.w16(info.wrapping_add(278), 0)?;
+            cx.w16(info.wrapping_add(280), 0)?;
+            // VER_NT_SERVER or VER_NT_WORKSTATION.
+            cx.w8(info.wrapping_add(282), if version.server { 3 } else { 1 })?;
+            cx.w8(info.wrapping_add(283), 0)?;
+        }
         ret(0)
     }
 }
