@@ -1,5 +1,6 @@
 //! The dirql command: the only crate that prints.
 
+mod conformance;
 mod explore;
 mod sdk;
 mod show;
@@ -68,6 +69,9 @@ enum Command {
     /// Have a run again, by its token
     #[command(after_help = EXIT_CODES)]
     Replay(explore::Replay),
+    /// Run the conformance driver under every profile and print each case
+    #[command(after_help = EXIT_CODES)]
+    Conformance(conformance::Conformance),
     /// Say what an image is, how it connects interrupts, and what dirql lacks for it
     #[command(after_help = EXIT_CODES)]
     Inspect {
@@ -119,6 +123,7 @@ impl Command {
             Self::Sdk { .. } => false,
             Self::Explore(e) => e.json(),
             Self::Replay(r) => r.json(),
+            Self::Conformance(c) => c.json(),
         }
     }
 }
@@ -257,6 +262,13 @@ fn execute(command: Command, colour: Colour) -> Said {
         Command::Replay(replay) => {
             let json = replay.json();
             Said::traced(&replay.execute(), json, colour)
+        }
+        Command::Conformance(suite) => {
+            let json = suite.json();
+            match suite.execute() {
+                Ok((text, verdict)) => Said { text, verdict, error: false },
+                Err(report) => Said::report(&report, json, colour),
+            }
         }
         Command::Inspect { image, json } => match dirql::inspect(&image) {
             Ok(report) => {

@@ -89,3 +89,23 @@ fn help_and_version_are_no_errors() {
         assert!(!output.stdout.is_empty() && output.stderr.is_empty(), "{args:?}");
     }
 }
+
+#[test]
+fn the_conformance_driver_is_part_of_the_command() {
+    let output = dirql(&["conformance", "--json"]);
+    assert_eq!(output.status.code(), Some(0));
+    let object = json(&output);
+    let rows = object["conformance"].as_array().unwrap();
+    assert_eq!(object["stats"]["profiles"], rows.len());
+    assert_eq!(object["stats"]["failed"], 0);
+    assert!(object["stats"]["passed"].as_u64().unwrap() > 70 * rows.len() as u64);
+}
+
+#[test]
+fn a_driver_that_prints_no_case_does_not_conform() {
+    let output = dirql(&["conformance", "drivers/edu.sys"]);
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("no case was printed") && text.contains("\n0 of "), "{text}");
+    assert_eq!(dirql(&["conformance", "drivers/none.sys"]).status.code(), Some(2));
+}
