@@ -328,7 +328,9 @@ fn tell(system: &mut System, schedule: &Schedule) -> Vec<String> {
                     .map_or_else(|| format!("device {device}"), |p| p.name.clone());
                 format!("{place}: {name} raises source {source}, CPU {to} takes it")
             }
-            Act::Time => format!("{place}: time passes until the next timed event"),
+            Act::Time { cpu: to } => {
+                format!("{place}: time passes until the next timed event, CPU {to} sees to it")
+            }
             Act::Quantum => format!("{place}: its quantum ends, another thread goes on"),
             Act::Choose { number, pick } => format!("the hardware's choice {number} is option {pick}"),
         });
