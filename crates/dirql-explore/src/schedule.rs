@@ -36,10 +36,10 @@ pub enum Act {
 }
 
 impl Act {
-    /// Whether a device's own interrupt is what it brings.
+    /// Whether it is the hardware's doing: a device's own interrupt, time, a choice. Else it is who goes on.
     #[must_use]
     pub fn is_arrival(self) -> bool {
-        matches!(self, Self::Arrive { .. })
+        matches!(self, Self::Arrive { .. } | Self::Time { .. } | Self::Choose { .. })
     }
 }
 
@@ -99,7 +99,7 @@ impl Schedule {
         self.0.is_empty()
     }
 
-    /// How many are arrivals.
+    /// How many are the hardware's doing.
     #[must_use]
     pub fn arrivals(&self) -> usize {
         self.0.iter().filter(|d| d.act.is_arrival()).count()

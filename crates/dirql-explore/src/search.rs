@@ -23,7 +23,7 @@ use crate::schedule::{Act, Deviation, Schedule};
 pub struct Bounds {
     /// Most deviations that are not arrivals.
     pub preemptions: u32,
-    /// Most deviations that are arrivals.
+    /// Most deviations that are the hardware's doing: arrivals, time, choices.
     pub arrivals: u32,
     /// Most executions.
     pub schedules: u64,
@@ -327,7 +327,7 @@ impl<'a, J: Judge> Search<'a, J> {
         }
         let start = system.clone();
         let deviations_left = preempted < self.bounds.preemptions;
-        if deviations_left {
+        if used < self.bounds.arrivals {
             for &(number, options, picked) in &node.choices {
                 for pick in (0..options).filter(|p| *p != picked) {
                     let act = Act::Choose { number, pick };
@@ -377,11 +377,11 @@ impl<'a, J: Judge> Search<'a, J> {
             if system.can_preempt(here) {
                 out.push(Act::Quantum);
             }
+        }
+        if arrive {
             if system.next_due().is_some() {
                 out.extend((0..cpus).map(|cpu| Act::Time { cpu: cpu as u8 }));
             }
-        }
-        if arrive {
             for (device, source) in system.machine.possible_arrivals() {
                 let (Ok(device), Ok(source)) = (u8::try_from(device.0), u8::try_from(source)) else {
                     continue;
