@@ -34,10 +34,10 @@ pub(crate) struct Explore {
     image: PathBuf,
     #[command(flatten)]
     lab: Lab,
-    /// Most departures from running straight on, arrivals apart
+    /// Most departures from running straight on, those of the hardware apart
     #[arg(long, value_name = "K", default_value_t = 2, value_parser = clap::value_parser!(u32).range(0..=16))]
     preemptions: u32,
-    /// Most interrupts of a device's own that come elsewhere than when all is idle
+    /// Most events of the hardware (a device's own interrupts, time, which processor takes one) that come otherwise than by default
     #[arg(long, value_name = "M", default_value_t = 2, value_parser = clap::value_parser!(u32).range(0..=16))]
     arrivals: u32,
     /// Most executions

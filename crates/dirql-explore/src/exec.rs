@@ -47,7 +47,16 @@ pub fn apply(system: &mut System, act: Act) -> bool {
             }
             arrived
         }
-        Act::Time => system.pass_time(),
+        Act::Time { cpu } => {
+            let (cpu, here) = (usize::from(cpu), system.current_cpu());
+            if cpu >= cpus || !system.pass_time() {
+                return false;
+            }
+            if cpu != here {
+                system.switch_to(cpu);
+            }
+            true
+        }
         Act::Quantum => {
             let here = system.current_cpu();
             let may = system.can_preempt(here);

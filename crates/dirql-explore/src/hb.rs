@@ -104,6 +104,11 @@ impl Fingerprint {
         self.sum = self.sum.wrapping_add(mix(h));
     }
 
+    /// The state that a run is in: what was done, where time stands, and who goes on.
+    pub(crate) fn state(&self, cpu: u64, left: u64) -> u64 {
+        join(self.sum, cpu << 8 | left)
+    }
+
     /// The fingerprint.
     #[must_use]
     pub fn value(&self) -> u64 {

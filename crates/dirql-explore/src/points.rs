@@ -125,6 +125,9 @@ fn accesses(what: &What) -> Vec<(u64, u64, bool)> {
             "memset" | "RtlFillMemory" => vec![(args[0], args[2], true)],
             "RtlZeroMemory" => vec![(args[0], args[1], true)],
             "memcmp" | "RtlCompareMemory" => vec![(args[0], args[2], false), (args[1], args[2], false)],
+            // Whoever uses a byte of it later uses what is gone.
+            "ExFreePool" | "ExFreePoolWithTag" => vec![(args[0], args[2], true)],
+            "MmUnmapIoSpace" => vec![(args[0], args[1], true)],
             // What it is about: a lock, an event, a DPC, a list, an IRP.
             _ if args[0] >> 47 == 0x1_ffff => vec![(args[0], 8, !quiet(name))],
             _ => vec![],
@@ -154,6 +157,10 @@ fn orders(name: &str) -> bool {
         "IoDisconnectInterrupt",
         "IoDisconnectInterruptEx",
         "IofCompleteRequest",
+        "IofCallDriver",
+        "IoCallDriver",
+        "PoCallDriver",
+        "PoSetPowerState",
         "KeSetTimer",
         "KeSetTimerEx",
         "KeCancelTimer",

@@ -19,8 +19,11 @@ pub enum Act {
         /// The processor.
         cpu: u8,
     },
-    /// Time passes until the next event of a device, timer or timeout.
-    Time,
+    /// Time passes until the next event of a device, timer or timeout; this processor sees to it and goes on.
+    Time {
+        /// The processor.
+        cpu: u8,
+    },
     /// The quantum of the running thread is over: another thread of its priority goes on here.
     Quantum,
     /// A choice of the hardware, by its number in the run, is answered with this option.
@@ -33,10 +36,10 @@ pub enum Act {
 }
 
 impl Act {
-    /// Whether a device's own interrupt is what it brings.
+    /// Whether it is the hardware's doing: a device's own interrupt, time, a choice. Else it is who goes on.
     #[must_use]
     pub fn is_arrival(self) -> bool {
-        matches!(self, Self::Arrive { .. })
+        matches!(self, Self::Arrive { .. } | Self::Time { .. } | Self::Choose { .. })
     }
 }
 
@@ -77,7 +80,7 @@ impl fmt::Display for BadToken {
 impl std::error::Error for BadToken {}
 
 /// Form of the tokens written here.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 /// Most deviations a token may hold.
 const MAX_DEVIATIONS: u64 = 1 << 20;
 /// Crockford's base 32: no I, L, O, U.
@@ -96,7 +99,7 @@ impl Schedule {
         self.0.is_empty()
     }
 
-    /// How many are arrivals.
+    /// How many are the hardware's doing.
     #[must_use]
     pub fn arrivals(&self) -> usize {
         self.0.iter().filter(|d| d.act.is_arrival()).count()
@@ -125,7 +128,7 @@ impl Schedule {
                 Act::Switch(cpu) => bytes.extend([0, cpu]),
                 Act::Split(cpu) => bytes.extend([1, cpu]),
                 Act::Arrive { device, source, cpu } => bytes.extend([2, device, source, cpu]),
-                Act::Time => bytes.push(3),
+                Act::Time { cpu } => bytes.extend([3, cpu]),
                 Act::Quantum => bytes.push(4),
                 Act::Choose { number, pick } => {
                     bytes.push(5);
@@ -203,7 +206,7 @@ impl Schedule {
                     source: byte().ok_or(BadToken::Form)?,
                     cpu: byte().ok_or(BadToken::Form)?,
                 },
-                3 => Act::Time,
+                3 => Act::Time { cpu: byte().ok_or(BadToken::Form)? },
                 4 => Act::Quantum,
                 5 => {
                     let mut number =
@@ -278,7 +281,7 @@ mod tests {
             Deviation { at: 3021, act: Act::Arrive { device: 0, source: 2, cpu: 1 } },
             Deviation { at: 3020, act: Act::Choose { number: 7, pick: 300 } },
             Deviation { at: 3055, act: Act::Split(1) },
-            Deviation { at: 1 << 40, act: Act::Time },
+            Deviation { at: 1 << 40, act: Act::Time { cpu: 1 } },
             Deviation { at: (1 << 40) + 1, act: Act::Quantum },
             Deviation { at: (1 << 40) + 1, act: Act::Switch(63) },
         ])

@@ -2,8 +2,10 @@
 //!
 //! Executions are enumerated by their number of deviations: first the default policy's own run, then every run with one
 //! deviation at one of its points, and so on; a run's deviations are extended behind its last one only, so that each
-//! schedule comes up once. An execution whose fingerprint was seen is not extended again, unless it leaves more room
-//! behind its last deviation than the one seen before. What granules are shared is learned on the way; when the set
+//! schedule comes up once. The reduction is by states: what a run did up to its last deviation, up to the order of what
+//! is independent, and who goes on from there, decide all that can follow. A run that reaches such a state again with no
+//! more deviations to spend is not extended. (To leave out whole executions that are equivalent would lose some: bounded
+//! deviations are made at cuts of an execution, and equivalent executions pass other cuts.) What granules are shared is learned on the way; when the set
 //! grows, the points of what ran before were too few, and the search begins again with the larger set.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,7 +23,7 @@ use crate::schedule::{Act, Deviation, Schedule};
 pub struct Bounds {
     /// Most deviations that are not arrivals.
     pub preemptions: u32,
-    /// Most deviations that are arrivals.
+    /// Most deviations that are the hardware's doing: arrivals, time, choices.
     pub arrivals: u32,
     /// Most executions.
     pub schedules: u64,
@@ -122,6 +124,8 @@ struct Node {
 struct Child {
     schedule: Schedule,
     print: u64,
+    /// What was done up to the last deviation, and who goes on.
+    state: u64,
     failures: Vec<Failure>,
     touches: BTreeSet<Touch>,
     points: Vec<Point>,
@@ -141,7 +145,9 @@ pub struct Search<'a, J> {
     shared: Shared,
     tally: Tally,
     found: Vec<Found>,
-    seen: BTreeMap<u64, u64>,
+    /// States behind a deviation, with the deviations spent to reach them: others and arrivals.
+    states: BTreeMap<u64, Vec<(u32, u32)>>,
+    seen: BTreeSet<u64>,
 }
 
 impl<'a, J: Judge> Search<'a, J> {
@@ -157,7 +163,8 @@ impl<'a, J: Judge> Search<'a, J> {
             shared: Shared::default(),
             tally: Tally::default(),
             found: vec![],
-            seen: BTreeMap::new(),
+            states: BTreeMap::new(),
+            seen: BTreeSet::new(),
         }
     }
 
@@ -175,6 +182,7 @@ impl<'a, J: Judge> Search<'a, J> {
                     self.tally.restarts += 1;
                     self.tally.distinct = 0;
                     self.seen.clear();
+                    self.states.clear();
                 }
                 Pass::Whole => return self.outcome(true),
                 Pass::Ended => return self.outcome(false),
@@ -251,16 +259,18 @@ impl<'a, J: Judge> Search<'a, J> {
                 self.found.push(Found { failure, schedule: child.schedule.clone() });
             }
         }
-        let last = child.schedule.0.last().map_or(0, |d| d.at);
-        match self.seen.get(&child.print) {
-            Some(&before) if self.bounds.reduce && before <= last => return None,
-            Some(&before) => {
-                self.seen.insert(child.print, before.min(last));
-            }
-            None => {
-                self.tally.distinct += 1;
-                self.seen.insert(child.print, last);
-            }
+        if self.seen.insert(child.print) {
+            self.tally.distinct += 1;
+        }
+        let arrivals = child.schedule.arrivals() as u32;
+        let others = child.schedule.len() as u32 - arrivals;
+        let spent = self.states.entry(child.state).or_default();
+        let known = spent.iter().any(|(o, a)| *o <= others && *a <= arrivals);
+        if !known {
+            spent.retain(|(o, a)| *o < others || *a < arrivals);
+            spent.push((others, arrivals));
+        } else if self.bounds.reduce {
+            return None;
         }
         if child.cut {
             return None;
@@ -317,7 +327,7 @@ impl<'a, J: Judge> Search<'a, J> {
         }
         let start = system.clone();
         let deviations_left = preempted < self.bounds.preemptions;
-        if deviations_left {
+        if used < self.bounds.arrivals {
             for &(number, options, picked) in &node.choices {
                 for pick in (0..options).filter(|p| *p != picked) {
                     let act = Act::Choose { number, pick };
@@ -367,11 +377,11 @@ impl<'a, J: Judge> Search<'a, J> {
             if system.can_preempt(here) {
                 out.push(Act::Quantum);
             }
-            if system.next_due().is_some() {
-                out.push(Act::Time);
-            }
         }
         if arrive {
+            if system.next_due().is_some() {
+                out.extend((0..cpus).map(|cpu| Act::Time { cpu: cpu as u8 }));
+            }
             for (device, source) in system.machine.possible_arrivals() {
                 let (Ok(device), Ok(source)) = (u8::try_from(device.0), u8::try_from(source)) else {
                     continue;
@@ -385,6 +395,7 @@ impl<'a, J: Judge> Search<'a, J> {
     /// Runs to the end and looks at what was done.
     fn finish(&self, mut system: System, schedule: Schedule, print: &mut Fingerprint) -> Child {
         let begin = system.steps();
+        let state = print.state(system.current_cpu() as u64, left_behind(&schedule));
         let ended = system.run();
         let marks = system.kernel.trace.take().unwrap_or_default();
         print.feed(&marks, &self.shared);
@@ -399,7 +410,7 @@ impl<'a, J: Judge> Search<'a, J> {
         let points = points(&marks, &self.shared, &system.machine.mem, self.bounds.every);
         let failures =
             self.judge.judge(Execution { system: &mut system, ended: &ended, schedule: &schedule });
-        Child { schedule, print: print.value(), failures, touches, points, choices, steps, cut }
+        Child { schedule, print: print.value(), state, failures, touches, points, choices, steps, cut }
     }
 }
 
@@ -412,12 +423,21 @@ enum Pass {
     Ended,
 }
 
+/// What the last deviation leaves behind that no operation shows: a store held back, a quantum that is over.
+fn left_behind(schedule: &Schedule) -> u64 {
+    match schedule.0.last().map(|d| d.act) {
+        Some(Act::Split(_)) => 1,
+        Some(Act::Quantum) => 2,
+        _ => 0,
+    }
+}
+
 fn outside(print: &mut Fingerprint, act: Act) {
     match act {
         Act::Arrive { device, source, cpu } => {
             print.outside(u64::from(device) << 16 | u64::from(source) << 8 | u64::from(cpu));
         }
-        Act::Time => print.outside(1 << 32),
+        Act::Time { cpu } => print.outside(1 << 32 | u64::from(cpu)),
         Act::Choose { number, pick } => print.outside(2 << 62 | u64::from(number) << 32 | u64::from(pick)),
         // Who goes on shows in the order of what they do.
         Act::Switch(_) | Act::Split(_) | Act::Quantum => {}

@@ -38,7 +38,7 @@ pub enum What {
         name: &'static str,
         /// Where it returns to.
         caller: u64,
-        /// Its first three arguments.
+        /// Its first three arguments; of a routine that frees pool, the third is how many bytes the block has.
         args: [u64; 3],
     },
     /// An instruction accessed a device's register or a port.
@@ -48,8 +48,12 @@ pub enum What {
 }
 
 /// Records the call of a kernel routine, which is the step that was counted last.
-pub(crate) fn export(cx: &mut Cx<'_>, name: &'static str, caller: u64, args: [u64; 3]) {
+pub(crate) fn export(cx: &mut Cx<'_>, name: &'static str, caller: u64, mut args: [u64; 3]) {
     let (cpu, irql, context, at) = (cx.cpu as u32, cx.irql(), cx.k.context(cx.cpu), cx.k.step);
+    if matches!(name, "ExFreePool" | "ExFreePoolWithTag") {
+        // Every byte of the block is another's from here on.
+        args[2] = cx.k.pool.block_at(args[0]).map_or(0, |b| b.size);
+    }
     if let Some(trace) = &mut cx.k.trace {
         trace.push(Mark { at, cpu, irql, context, what: What::Export { name, caller, args } });
     }

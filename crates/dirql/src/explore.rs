@@ -20,9 +20,10 @@ use crate::run::{Bench, RunOptions, judge, prepare};
 pub struct ExploreOptions {
     /// The driver, its lab and what overrides it.
     pub run: RunOptions,
-    /// Most deviations from the default policy, arrivals apart.
+    /// Most deviations from the default policy, those of the hardware apart.
     pub preemptions: u32,
-    /// Most arrivals that are moved from where the default policy has them.
+    /// Most events of the hardware (interrupts of its own, time, choices) that are moved from where the default policy
+    /// has them.
     pub arrivals: u32,
     /// Most executions.
     pub schedules: u64,
@@ -119,7 +120,7 @@ impl ExploreReport {
             s.executions, s.inequivalent, s.shared_granules
         );
         let bounds = format!(
-            "at most {} preemption{} and {} moved arrival{}",
+            "at most {} preemption{} and {} moved hardware event{}",
             self.preemptions,
             plural(self.preemptions),
             self.arrivals,
@@ -328,7 +329,9 @@ fn tell(system: &mut System, schedule: &Schedule) -> Vec<String> {
                     .map_or_else(|| format!("device {device}"), |p| p.name.clone());
                 format!("{place}: {name} raises source {source}, CPU {to} takes it")
             }
-            Act::Time => format!("{place}: time passes until the next timed event"),
+            Act::Time { cpu: to } => {
+                format!("{place}: time passes until the next timed event, CPU {to} sees to it")
+            }
             Act::Quantum => format!("{place}: its quantum ends, another thread goes on"),
             Act::Choose { number, pick } => format!("the hardware's choice {number} is option {pick}"),
         });
