@@ -168,6 +168,17 @@ fn system_kind(m: M) -> bool {
             | M::Rdgsbase
             | M::Wrfsbase
             | M::Wrgsbase
+            | M::Xgetbv
+            | M::Xsetbv
+            | M::Xsave
+            | M::Xsave64
+            | M::Xsaveopt
+            | M::Xsaveopt64
+            | M::Xsavec
+            | M::Xsavec64
+            | M::Xrstor
+            | M::Xrstor64
+            | M::Iretq
             | M::Fnstcw
             | M::Fldcw
             | M::Fninit

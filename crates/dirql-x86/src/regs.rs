@@ -59,6 +59,8 @@ pub struct Cpu {
     pub cr3: u64,
     /// CR4.
     pub cr4: u64,
+    /// XCR0: the state components that are on. Bit 0 x87, 1 SSE, 2 AVX.
+    pub xcr0: u64,
     /// Debug registers, kept without effect.
     pub dr: [u64; 8],
     id: u32,
@@ -128,7 +130,9 @@ impl Cpu {
             cr0: 0x8005_0033,
             cr2: 0,
             cr3: 0,
-            cr4: 0x6f8,
+            // With OSXSAVE, as Windows sets it.
+            cr4: 0x4_06f8,
+            xcr0: 7,
             dr: [0, 0, 0, 0, 0, 0, 0xffff_0ff0, 0x400],
             id,
             cache: Some(Cache::default()),

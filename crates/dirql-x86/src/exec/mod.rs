@@ -10,6 +10,7 @@ mod run;
 mod sse;
 mod string;
 mod system;
+mod xsave;
 
 use crate::block::{self, Cache, Found};
 use crate::exception::Exception;
