@@ -4,7 +4,8 @@ use crate::case::{AT, CODE, Case, DATA, PAD, State};
 use dirql_mem::{Memory, Pa, Prot, Va};
 use dirql_x86::{Bus, Cpu, Exception, Exit};
 
-struct NoBus;
+/// No device, no port.
+pub struct NoBus;
 
 impl Bus for NoBus {
     fn mmio_read(&mut self, _: Pa, _: u8) -> u64 {

@@ -179,11 +179,11 @@ fn child(cases: &[Case], out: *mut State) -> Option<()> {
         let last = case.window >= DATA + 0x2000;
         if last {
             // SAFETY: the page is the child's own.
-            unsafe { libc::mprotect(data.add(0x2000).cast(), 0x1000, PROT_READ | PROT_WRITE) };
+            unsafe { libc::mprotect(data.wrapping_add(0x2000).cast(), 0x1000, PROT_READ | PROT_WRITE) };
         }
         put(window, &case.before.memory);
         // SAFETY: as above.
-        unsafe { libc::mprotect(data.add(0x2000).cast(), 0x1000, PROT_READ) };
+        unsafe { libc::mprotect(data.wrapping_add(0x2000).cast(), 0x1000, PROT_READ) };
         // SAFETY: one thread, and the stub doesn't run now.
         unsafe { (*current).state = case.before };
         // SAFETY: as above.
@@ -193,7 +193,7 @@ fn child(cases: &[Case], out: *mut State) -> Option<()> {
         // should it not, only this child is harmed.
         unsafe { dirql_enter() };
         // SAFETY: `out` has a place for each case.
-        let result = unsafe { &mut *out.add(n) };
+        let result = unsafe { &mut *out.wrapping_add(n) };
         // SAFETY: one thread, and the stub doesn't run now.
         *result = unsafe { (*current).state };
         // SAFETY: the window lies in the data pages.

@@ -400,7 +400,7 @@ impl Format {
         }
     }
 
-    pub(crate) fn from_int(self, env: &mut Env, v: i64) -> u64 {
+    pub(crate) fn of_int(self, env: &mut Env, v: i64) -> u64 {
         if v == 0 { 0 } else { self.round(env, v < 0, 0, u128::from(v.unsigned_abs())) }
     }
 

@@ -116,10 +116,13 @@ fn what_the_embedder_must_see_stops_the_run() {
     assert_eq!(cpu.run(&mut mem, &mut NoBus, 9), (0, Exit::Exception(Exception::Breakpoint)));
 }
 
+/// `DIRQL_FUZZ_CASES` sets how many pieces of random code are run, `DIRQL_FUZZ_SEED` makes others.
 #[test]
 fn random_bytes_never_panic_and_keep_the_budget() {
-    let mut x = 0x1234_5678_9abc_def1_u64;
-    for _ in 0..3000 {
+    let number =
+        |name: &str, default: u64| std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default);
+    let mut x = 0x1234_5678_9abc_def1_u64 ^ number("DIRQL_FUZZ_SEED", 0) << 1;
+    for _ in 0..number("DIRQL_FUZZ_CASES", 3000) {
         let mut code = [0u8; 64];
         for b in &mut code {
             x ^= x << 13;
@@ -131,6 +134,7 @@ fn random_bytes_never_panic_and_keep_the_budget() {
         for n in [3, 5, 6, 7] {
             cpu.regs.gpr[n] = DATA + x % 0x1800;
         }
+        cpu.set_logging(x & 1 == 0);
         let (n, _) = cpu.run(&mut mem, &mut NoBus, 100);
         assert!(n <= 100);
     }

@@ -158,7 +158,7 @@ impl Cpu {
             M::Cvtsi2sd | M::Cvtsi2ss => {
                 let v = super::int::sext(self.get(env, op, b, op.bsize)?, op.bsize) as i64;
                 let wide = op.mn == M::Cvtsi2sd;
-                let r = format(wide).from_int(&mut f, v);
+                let r = format(wide).of_int(&mut f, v);
                 self.float_done(f)?;
                 self.set_scalar(op, s1, r, wide);
             }
@@ -184,7 +184,7 @@ impl Cpu {
                     u128::from(if op.mn == M::Cvtps2pd {
                         SINGLE.convert(&mut f, DOUBLE, u64::from(x))
                     } else {
-                        DOUBLE.from_int(&mut f, i64::from(x as i32))
+                        DOUBLE.of_int(&mut f, i64::from(x as i32))
                     })
                 };
                 let low = lane(0) | lane(1) << 64;
@@ -211,7 +211,7 @@ impl Cpu {
                 let v = self.vector(env, op, b, size, true)?;
                 let r = self.both(op, false, v, v, |_, v, _| {
                     each(v, v, false, false, |x, _| match op.mn {
-                        M::Cvtdq2ps => SINGLE.from_int(&mut f, i64::from(x as u32 as i32)),
+                        M::Cvtdq2ps => SINGLE.of_int(&mut f, i64::from(x as u32 as i32)),
                         m => SINGLE.to_int(&mut f, x, 32, m == M::Cvttps2dq),
                     })
                 });

@@ -37,9 +37,9 @@ impl Cpu {
 
     /// The components that aren't as after a reset.
     fn in_use(&self) -> u64 {
-        u64::from(self.regs.fcw != INIT_FCW) * X87
-            | u64::from(self.regs.xmm.iter().any(|&v| v != 0)) * SSE
-            | u64::from(self.regs.ymm_high.iter().any(|&v| v != 0)) * AVX
+        (u64::from(self.regs.fcw != INIT_FCW) * X87)
+            | (u64::from(self.regs.xmm.iter().any(|&v| v != 0)) * SSE)
+            | (u64::from(self.regs.ymm_high.iter().any(|&v| v != 0)) * AVX)
     }
 
     pub(crate) fn xsave_family(&mut self, env: &mut Env<'_>, op: &Op) -> R<()> {
@@ -84,7 +84,7 @@ impl Cpu {
         let old = u64::from_le_bytes(self.load(env, at.wrapping_add(512))?);
         // The compacted form leaves out what is as after a reset.
         let written =
-            if compact { wanted & (used | u64::from(self.regs.mxcsr != INIT_MXCSR) * SSE) } else { wanted };
+            if compact { wanted & (used | (u64::from(self.regs.mxcsr != INIT_MXCSR) * SSE)) } else { wanted };
         if written & X87 != 0 {
             let mut head = [0u8; 24];
             head[0..2].copy_from_slice(&self.regs.fcw.to_le_bytes());
