@@ -99,7 +99,12 @@ pub(crate) struct Frames {
     /// Changes with every clone of this value, so that no `Slot::owned` of before it is current.
     epoch: AtomicU64,
     pub(crate) code_generation: u64,
+    /// Pages given up on the way back to a snapshot, for the next ones to be written.
+    spare: Vec<Arc<Page>>,
 }
+
+/// At most so many are kept, 1 MiB.
+const SPARE: usize = 256;
 
 impl Clone for Frames {
     fn clone(&self) -> Self {
@@ -112,6 +117,7 @@ impl Clone for Frames {
             limit: self.limit,
             epoch: AtomicU64::new(epoch),
             code_generation: self.code_generation,
+            spare: Vec::new(),
         }
     }
 
@@ -119,13 +125,19 @@ impl Clone for Frames {
     /// reference counts.
     fn clone_from(&mut self, source: &Self) {
         let epoch = source.epoch.fetch_add(1, Ordering::Relaxed) + 1;
+        let own = *self.epoch.get_mut();
         self.slots.truncate(source.slots.len());
         let shared = self.slots.len();
         for (slot, from) in self.slots.iter_mut().zip(&source.slots) {
             match (&slot.page, &from.page) {
                 (Some(a), Some(b)) if Arc::ptr_eq(a, b) => {}
                 (None, None) => {}
-                (_, page) => slot.page = page.clone(),
+                (_, page) => {
+                    let old = std::mem::replace(&mut slot.page, page.clone());
+                    if slot.owned == own && self.spare.len() < SPARE {
+                        self.spare.extend(old);
+                    }
+                }
             }
             (slot.owned, slot.code, slot.allocated) = (from.owned, from.code, from.allocated);
         }
@@ -158,6 +170,7 @@ impl Frames {
             limit: limit_bytes / PAGE_SIZE as u64,
             epoch: AtomicU64::new(1),
             code_generation: 0,
+            spare: Vec::new(),
         }
     }
 
@@ -293,7 +306,15 @@ impl Frames {
         if !slot.allocated || off >= PAGE_SIZE || data.len() > PAGE_SIZE - off {
             return false;
         }
-        let page = Arc::make_mut(slot.page.get_or_insert_with(|| Arc::new(ZERO)));
+        let shared = slot.page.get_or_insert_with(|| Arc::new(ZERO));
+        if Arc::get_mut(shared).is_none()
+            && let Some(mut spare) = self.spare.pop()
+            && let Some(page) = Arc::get_mut(&mut spare)
+        {
+            page.copy_from_slice(&shared[..]);
+            *shared = spare;
+        }
+        let page = Arc::make_mut(shared);
         page[off..off + data.len()].copy_from_slice(data);
         let hit = slot.code & granules(off, data.len()) != 0;
         if hit {
