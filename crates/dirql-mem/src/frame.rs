@@ -99,7 +99,12 @@ pub(crate) struct Frames {
     /// Changes with every clone of this value, so that no `Slot::owned` of before it is current.
     epoch: AtomicU64,
     pub(crate) code_generation: u64,
+    /// Pages given up on the way back to a snapshot, for the next ones to be written.
+    spare: Vec<Arc<Page>>,
 }
+
+/// At most so many are kept, 1 MiB.
+const SPARE: usize = 256;
 
 impl Clone for Frames {
     fn clone(&self) -> Self {
@@ -112,7 +117,37 @@ impl Clone for Frames {
             limit: self.limit,
             epoch: AtomicU64::new(epoch),
             code_generation: self.code_generation,
+            spare: Vec::new(),
         }
+    }
+
+    /// The way back to a snapshot: pages that are still shared with it stay as they are, without a look at their
+    /// reference counts.
+    fn clone_from(&mut self, source: &Self) {
+        let epoch = source.epoch.fetch_add(1, Ordering::Relaxed) + 1;
+        let own = *self.epoch.get_mut();
+        self.slots.truncate(source.slots.len());
+        let shared = self.slots.len();
+        for (slot, from) in self.slots.iter_mut().zip(&source.slots) {
+            match (&slot.page, &from.page) {
+                (Some(a), Some(b)) if Arc::ptr_eq(a, b) => {}
+                (None, None) => {}
+                (_, page) => {
+                    let old = std::mem::replace(&mut slot.page, page.clone());
+                    if slot.owned == own && self.spare.len() < SPARE {
+                        self.spare.extend(old);
+                    }
+                }
+            }
+            (slot.owned, slot.code, slot.allocated) = (from.owned, from.code, from.allocated);
+        }
+        self.slots.extend_from_slice(&source.slots[shared..]);
+        if self.free != source.free {
+            self.free.clone_from(&source.free);
+        }
+        (self.used, self.limit) = (source.used, source.limit);
+        self.epoch = AtomicU64::new(epoch);
+        self.code_generation = source.code_generation;
     }
 }
 
@@ -135,6 +170,7 @@ impl Frames {
             limit: limit_bytes / PAGE_SIZE as u64,
             epoch: AtomicU64::new(1),
             code_generation: 0,
+            spare: Vec::new(),
         }
     }
 
@@ -270,7 +306,15 @@ impl Frames {
         if !slot.allocated || off >= PAGE_SIZE || data.len() > PAGE_SIZE - off {
             return false;
         }
-        let page = Arc::make_mut(slot.page.get_or_insert_with(|| Arc::new(ZERO)));
+        let shared = slot.page.get_or_insert_with(|| Arc::new(ZERO));
+        if Arc::get_mut(shared).is_none()
+            && let Some(mut spare) = self.spare.pop()
+            && let Some(page) = Arc::get_mut(&mut spare)
+        {
+            page.copy_from_slice(&shared[..]);
+            *shared = spare;
+        }
+        let page = Arc::make_mut(shared);
         page[off..off + data.len()].copy_from_slice(data);
         let hit = slot.code & granules(off, data.len()) != 0;
         if hit {
@@ -331,6 +375,26 @@ mod tests {
         assert_eq!(a.bytes(id)[0], 3);
         assert_eq!((b.bytes(id)[0], b.bytes(id)[8]), (5, 4));
         assert_eq!((c.bytes(id)[0], c.bytes(id)[8]), (2, 4));
+    }
+
+    #[test]
+    fn going_back_undoes_all_and_shares_again() {
+        let mut a = Frames::new(1 << 20);
+        let id = FrameId::of(a.alloc(3, Pa(u64::MAX)).unwrap()).unwrap();
+        let next = FrameId(id.0 + 1);
+        a.store(id, 0, [1u8; 8]);
+        let mut b = a.clone();
+        b.store(id, 0, [2u8; 8]);
+        b.store(next, 0, [2u8; 8]);
+        b.alloc(5, Pa(u64::MAX)).unwrap();
+        b.clone_from(&a);
+        assert_eq!((b.bytes(id)[0], b.bytes(next)[0], b.used()), (1, 0, 3));
+        // Neither side writes what the other has.
+        a.store(id, 0, [3u8; 8]);
+        b.store(id, 8, [4u8; 8]);
+        assert_eq!((a.bytes(id)[0], a.bytes(id)[8]), (3, 0));
+        assert_eq!((b.bytes(id)[0], b.bytes(id)[8]), (1, 4));
+        assert_eq!(b.alloc(2, Pa(u64::MAX)), a.alloc(2, Pa(u64::MAX)));
     }
 
     #[test]

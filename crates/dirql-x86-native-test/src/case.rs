@@ -58,7 +58,7 @@ pub struct Rng(pub u64);
 
 impl Rng {
     /// 64 bits.
-    pub fn draw(&mut self) -> u64 {
+    pub fn word(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
@@ -67,7 +67,7 @@ impl Rng {
 
     /// Below `n`.
     pub fn below(&mut self, n: u64) -> u64 {
-        (self.draw() >> 16) % n.max(1)
+        (self.word() >> 16) % n.max(1)
     }
 
     /// An integer, often at a boundary.
@@ -93,16 +93,16 @@ impl Rng {
             }
             1 => {
                 let by = self.below(64);
-                self.draw() >> by
+                self.word() >> by
             }
-            _ => self.draw(),
+            _ => self.word(),
         }
     }
 
     /// A vector half: bytes, or floats with their edges.
     pub fn vector(&mut self) -> u128 {
         match self.below(4) {
-            0 => u128::from(self.draw()) << 64 | u128::from(self.draw()),
+            0 => u128::from(self.word()) << 64 | u128::from(self.word()),
             1 => (0..4).fold(0, |v, i| v | u128::from(self.single()) << (32 * i)),
             2 => u128::from(self.double()) << 64 | u128::from(self.double()),
             _ => u128::from(self.value()) << 64 | u128::from(self.value()),
@@ -126,7 +126,7 @@ impl Rng {
             0x3fc0_0000,
             0x5f00_0000,
         ];
-        let r = self.draw() as u32;
+        let r = self.word() as u32;
         match self.below(4) {
             0 => r,
             1 => r & 0x807f_ffff | (0x78 + self.below(16) as u32) << 23,
@@ -154,7 +154,7 @@ impl Rng {
             0x36a0 << 48,
             0x47ef_ffff_f000_0000,
         ];
-        let r = self.draw();
+        let r = self.word();
         match self.below(4) {
             0 => r,
             1 => r & 0x800f_ffff_ffff_ffff | (0x3f8 + self.below(16)) << 56 >> 4,
@@ -189,7 +189,7 @@ fn gpr(r: Register) -> Option<usize> {
 pub fn make(forms: &Forms, n: u64, seed: u64) -> (Case, Instruction) {
     let mut rng = Rng((n + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ seed | 1);
     for _ in 0..4 {
-        rng.draw();
+        rng.word();
     }
     let form: Form = forms.pick(n, &mut rng);
     let (mut window, mut ea) = target(&mut rng);
@@ -203,7 +203,7 @@ pub fn make(forms: &Forms, n: u64, seed: u64) -> (Case, Instruction) {
     let offsets = decoder.get_constant_offsets(&i);
     let mut state = State {
         gpr: std::array::from_fn(|_| rng.value()),
-        rflags: rng.draw() & 0x8d5 | 0x202,
+        rflags: rng.word() & 0x8d5 | 0x202,
         mxcsr: 0x1f80,
         exit: 0,
         error: 0,
@@ -213,8 +213,8 @@ pub fn make(forms: &Forms, n: u64, seed: u64) -> (Case, Instruction) {
         memory: [0; WINDOW],
     };
     match rng.below(8) {
-        0 => state.mxcsr |= rng.draw() & 0xe040,
-        1 => state.mxcsr = rng.draw() & 0xffff,
+        0 => state.mxcsr |= rng.word() & 0xe040,
+        1 => state.mxcsr = rng.word() & 0xffff,
         2 => state.mxcsr |= rng.below(64),
         _ => {}
     }
@@ -264,7 +264,7 @@ pub fn make(forms: &Forms, n: u64, seed: u64) -> (Case, Instruction) {
         if small {
             ea &= 0xffff_ffff;
             for r in [base, index].into_iter().flatten() {
-                state.gpr[r] = state.gpr[r] & 0xffff_ffff | rng.draw() << 32;
+                state.gpr[r] = state.gpr[r] & 0xffff_ffff | rng.word() << 32;
             }
         }
         if rng.below(200) == 0 && !small && base.is_some() && index.is_none() {
@@ -287,7 +287,7 @@ pub fn make(forms: &Forms, n: u64, seed: u64) -> (Case, Instruction) {
             {
                 let near = (rng.below(512) as i64 - 256) as u64;
                 let size = i.op1_register().size() as u32;
-                state.gpr[r] = if size == 8 { near } else { near & 0xffff_ffff | rng.draw() << 32 };
+                state.gpr[r] = if size == 8 { near } else { near & 0xffff_ffff | rng.word() << 32 };
             }
         }
         M::Xlatb => state.gpr[3] = window,
@@ -321,7 +321,7 @@ pub fn make(forms: &Forms, n: u64, seed: u64) -> (Case, Instruction) {
             }
         }
         M::Ldmxcsr | M::Vldmxcsr => {
-            let v = rng.draw() & if rng.below(8) == 0 { 0x1ffff } else { 0xffff };
+            let v = rng.word() & if rng.below(8) == 0 { 0x1ffff } else { 0xffff };
             put(&mut state, ea, v);
         }
         _ => {}

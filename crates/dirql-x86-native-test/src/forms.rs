@@ -179,7 +179,7 @@ impl Forms {
 
 fn try_one(found: &mut BTreeMap<u16, Vec<Form>>, map: u8, opcode: u8, prefix: usize, rng: &mut Rng) {
     let mut b: Vec<u8> = Vec::with_capacity(24);
-    let r = rng.draw();
+    let r = rng.word();
     if map < 4 {
         if r & 0x1f00 == 0 {
             b.push(0x67);
@@ -230,7 +230,7 @@ fn try_one(found: &mut BTreeMap<u16, Vec<Form>>, map: u8, opcode: u8, prefix: us
     }
     b.push(modrm);
     while b.len() < 24 {
-        let v = rng.draw() as u8;
+        let v = rng.word() as u8;
         b.push(if v < 0x60 { v & 7 } else { v });
     }
     let mut bytes = [0; 16];

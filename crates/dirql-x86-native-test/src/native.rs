@@ -184,6 +184,9 @@ fn child(cases: &[Case], out: *mut State) -> Option<()> {
         put(window, &case.before.memory);
         // SAFETY: as above.
         unsafe { libc::mprotect(data.wrapping_add(0x2000).cast(), 0x1000, PROT_READ) };
+        // A page that the host's kernel has not put into the tables again would fault as one that isn't there.
+        // SAFETY: the page is the child's own, and can be read.
+        unsafe { ptr::read_volatile(data.wrapping_add(0x2000)) };
         // SAFETY: one thread, and the stub doesn't run now.
         unsafe { (*current).state = case.before };
         // SAFETY: as above.

@@ -66,6 +66,13 @@ impl Cache {
         &self.far.blocks[index]
     }
 
+    /// The block there, if it was run lately.
+    #[inline(always)]
+    pub(crate) fn at_hand(&self, rip: u64) -> Option<&[Op]> {
+        let (at, index) = self.near[rip as usize % NEAR];
+        if at == rip { self.far.blocks.get(index as usize).map(|b| &b[..]) } else { None }
+    }
+
     #[inline(always)]
     pub(crate) fn find(&mut self, mem: &mut Memory, rip: u64) -> Found {
         let (at, index) = self.near[rip as usize % NEAR];

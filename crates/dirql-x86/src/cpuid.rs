@@ -1,7 +1,7 @@
 //! The processor that CPUID describes: only what the engine has.
 
 /// Highest basic leaf.
-const MAX_BASIC: u32 = 7;
+const MAX_BASIC: u32 = 0xd;
 /// Highest extended leaf.
 const MAX_EXTENDED: u32 = 0x8000_0008;
 
@@ -16,10 +16,20 @@ pub(crate) fn cpuid(leaf: u32, subleaf: u32, apic_id: u32) -> [u32; 4] {
             u32::from_le_bytes(*b"lX64"),
         ],
         1 => {
-            // SSE3, PCLMULQDQ, SSSE3, CMPXCHG16B, SSE4.1, SSE4.2, MOVBE, POPCNT, AES, hypervisor. AVX is run but not
-            // told of: XGETBV and XSAVE, by which one asks for it, are lacking.
-            let ecx =
-                1 | 1 << 1 | 1 << 9 | 1 << 13 | 1 << 19 | 1 << 20 | 1 << 22 | 1 << 23 | 1 << 25 | 1 << 31;
+            // SSE3, PCLMULQDQ, SSSE3, CMPXCHG16B, SSE4.1, SSE4.2, MOVBE, POPCNT, AES, XSAVE, AVX, hypervisor.
+            // OSXSAVE follows CR4, elsewhere.
+            let ecx = 1
+                | 1 << 1
+                | 1 << 9
+                | 1 << 13
+                | 1 << 19
+                | 1 << 20
+                | 1 << 22
+                | 1 << 23
+                | 1 << 25
+                | 1 << 26
+                | 1 << 28
+                | 1 << 31;
             // PSE TSC MSR PAE CX8 APIC PGE CMOV PAT CLFSH FXSR SSE SSE2; x87 and MMX are not there.
             let edx = 1 << 3
                 | 1 << 4
@@ -37,7 +47,13 @@ pub(crate) fn cpuid(leaf: u32, subleaf: u32, apic_id: u32) -> [u32; 4] {
             // Family 6, a made-up model; CLFLUSH lines of 64 bytes.
             [0x0006_0f01, apic_id << 24 | 8 << 8, ecx, edx]
         }
-        // FSGSBASE (with CR4 bit 16), BMI1, BMI2, ERMS, ADX, CLFLUSHOPT.
+        // The area of XSAVE: its components, and its size with those that are on and with all.
+        0xd if subleaf == 0 => [7, 832, 832, 0],
+        // XSAVEOPT, XSAVEC, XGETBV of 1.
+        0xd if subleaf == 1 => [7, 832, 0, 0],
+        // The upper halves of ymm: how many bytes, and where.
+        0xd if subleaf == 2 => [256, 576, 0, 0],
+        // AVX2 is run but not told of: its gathers are lacking. FSGSBASE (with CR4 bit 16), BMI1, BMI2, ERMS, ADX, CLFLUSHOPT.
         7 if subleaf == 0 => [0, 1 | 1 << 3 | 1 << 8 | 1 << 9 | 1 << 19 | 1 << 23, 0, 0],
         0x8000_0000 => [MAX_EXTENDED, 0, 0, 0],
         // LAHF in 64-bit mode, LZCNT, PREFETCHW; SYSCALL is not there; NX, RDTSCP, long mode.

@@ -168,6 +168,17 @@ fn system_kind(m: M) -> bool {
             | M::Rdgsbase
             | M::Wrfsbase
             | M::Wrgsbase
+            | M::Xgetbv
+            | M::Xsetbv
+            | M::Xsave
+            | M::Xsave64
+            | M::Xsaveopt
+            | M::Xsaveopt64
+            | M::Xsavec
+            | M::Xsavec64
+            | M::Xrstor
+            | M::Xrstor64
+            | M::Iretq
             | M::Fnstcw
             | M::Fldcw
             | M::Fninit
@@ -423,7 +434,7 @@ pub(crate) fn finish(ops: &mut [Op]) {
     for op in ops.iter_mut() {
         op.off = off;
         off = off.wrapping_add(u16::from(op.len));
-        let number = |o: Opd| if let Opd::Reg(n) = o { n & 15 } else { 0 };
+        let number = |o: Opd| if let Opd::Reg(n) | Opd::Xmm(n) = o { n & 15 } else { 0 };
         (op.ra, op.rb) = (number(op.a), number(op.b));
     }
     let mut dead = false;
@@ -437,9 +448,21 @@ pub(crate) fn finish(ops: &mut [Op]) {
             K::Ld32 => Fast::Load32,
             K::St64 => Fast::Store64,
             K::St32 => Fast::Store32,
-            K::Jcc if op.aux == 4 => Fast::Jz,
-            K::Jcc if op.aux == 5 => Fast::Jnz,
-            K::Jcc => Fast::Jcc,
+            K::Jcc => match op.aux {
+                2 => Fast::Jb,
+                3 => Fast::Jae,
+                4 => Fast::Jz,
+                5 => Fast::Jnz,
+                6 => Fast::Jbe,
+                7 => Fast::Ja,
+                8 => Fast::Js,
+                9 => Fast::Jns,
+                12 => Fast::Jl,
+                13 => Fast::Jge,
+                14 => Fast::Jle,
+                15 => Fast::Jg,
+                _ => Fast::Jcc,
+            },
             K::Jmp => Fast::Jmp,
             K::Call => Fast::Call,
             K::Ret => Fast::Ret,
@@ -453,15 +476,69 @@ pub(crate) fn finish(ops: &mut [Op]) {
                     (false, false) => Fast::Dec32,
                 }
             }
+            K::Int => other_form(op).unwrap_or(Fast::Slow),
+            K::Sse if op.vl == 0 && matches!(op.mn, M::Movups | M::Movupd | M::Movdqu) => {
+                match (op.a, op.b) {
+                    (Opd::Xmm(_), Opd::Mem) => Fast::Load128,
+                    (Opd::Mem, Opd::Xmm(_)) => Fast::Store128,
+                    _ => Fast::Slow,
+                }
+            }
             k => alu_form(k, dead).unwrap_or(Fast::Slow),
         };
         dead = match op.fast {
             Fast::Mov64 | Fast::Mov32 | Fast::MovI | Fast::Lea => dead,
+            Fast::Lea32 | Fast::Zx8 | Fast::Zx16 | Fast::Sxd => dead,
             // INC and DEC keep CF: what is before them stays as needed as it was.
             Fast::Inc64 | Fast::Inc32 | Fast::Dec64 | Fast::Dec32 => dead,
             _ => alu_form(op.k, false).is_some(),
         };
     }
+}
+
+/// Less frequent forms that are worth an arm of their own all the same.
+fn other_form(op: &Op) -> Option<Fast> {
+    use Opd::{Imm, Mem, Reg};
+    Some(match (op.mn, op.a, op.b, op.size, op.bsize) {
+        (M::Lea, Reg(_), Mem, 4, _) => Fast::Lea32,
+        (M::Movzx, Reg(_), Reg(_), 4 | 8, 1) => Fast::Zx8,
+        (M::Movzx, Reg(_), Reg(_), 4 | 8, 2) => Fast::Zx16,
+        (M::Movzx, Reg(_), Mem, 4 | 8, 1) => Fast::Load8Zx,
+        (M::Movzx, Reg(_), Mem, 4 | 8, 2) => Fast::Load16Zx,
+        (M::Movsxd, Reg(_), Reg(_), 8, 4) => Fast::Sxd,
+        (M::Movsxd, Reg(_), Mem, 8, 4) => Fast::Load32Sx,
+        (M::Mov, Reg(_), Mem, 1, _) => Fast::Load8,
+        (M::Mov, Mem, Reg(_), 1, 1) => Fast::Store8,
+        (M::Mov, Mem, Reg(_), 2, 2) => Fast::Store16,
+        (M::Mov, Mem, Imm, 8, _) => Fast::Store64I,
+        (M::Mov, Mem, Imm, 4, _) => Fast::Store32I,
+        (M::Add, Reg(_), Mem, 8, _) => Fast::Add64RM,
+        (M::Add, Reg(_), Mem, 4, _) => Fast::Add32RM,
+        (M::Sub, Reg(_), Mem, 8, _) => Fast::Sub64RM,
+        (M::Sub, Reg(_), Mem, 4, _) => Fast::Sub32RM,
+        (M::Cmp, Reg(_), Mem, 8, _) => Fast::Cmp64RM,
+        (M::Cmp, Reg(_), Mem, 4, _) => Fast::Cmp32RM,
+        (M::Cmp, Mem, Reg(_), 8, _) => Fast::Cmp64MR,
+        (M::Cmp, Mem, Reg(_), 4, _) => Fast::Cmp32MR,
+        (M::Cmp, Mem, Imm, 8, _) => Fast::Cmp64MI,
+        (M::Cmp, Mem, Imm, 4, _) => Fast::Cmp32MI,
+        (M::Cmp, Mem, Imm, 1, _) => Fast::Cmp8MI,
+        (M::Cmove | M::Cmovne | M::Cmovb | M::Cmovae | M::Cmovl | M::Cmovge, Reg(_), Reg(_), 8, 8) => {
+            Fast::Cmov64
+        }
+        (M::Cmova | M::Cmovbe | M::Cmovg | M::Cmovle | M::Cmovs | M::Cmovns, Reg(_), Reg(_), 8, 8) => {
+            Fast::Cmov64
+        }
+        (M::Cmove | M::Cmovne | M::Cmovb | M::Cmovae | M::Cmovl | M::Cmovge, Reg(_), Reg(_), 4, 4) => {
+            Fast::Cmov32
+        }
+        (M::Cmova | M::Cmovbe | M::Cmovg | M::Cmovle | M::Cmovs | M::Cmovns, Reg(_), Reg(_), 4, 4) => {
+            Fast::Cmov32
+        }
+        (M::Sete | M::Setne | M::Setb | M::Setae | M::Setl | M::Setge, Reg(_), _, 1, _) => Fast::Set,
+        (M::Seta | M::Setbe | M::Setg | M::Setle | M::Sets | M::Setns, Reg(_), _, 1, _) => Fast::Set,
+        _ => return None,
+    })
 }
 
 /// The arithmetic forms, without flags when they are `dead`.

@@ -6,7 +6,7 @@
 //! what an embedder must see (device accesses, CR8, the interrupt flag, `hlt`), and at exceptions, which are
 //! precise: the faulting instruction has changed nothing.
 //!
-//! Left out: x87 and MMX arithmetic, gathers, XSAVE, rings other than 0, segment loads, debug registers' effects. A valid
+//! Left out: x87 and MMX arithmetic, gathers, rings other than 0, descriptor tables, debug registers' effects. A valid
 //! instruction that is lacking ends the run with [`Exit::Unsupported`] and its text. CPUID tells only of what
 //! is there.
 

@@ -59,11 +59,14 @@ pub struct Cpu {
     pub cr3: u64,
     /// CR4.
     pub cr4: u64,
+    /// XCR0: the state components that are on. Bit 0 x87, 1 SSE, 2 AVX.
+    pub xcr0: u64,
     /// Debug registers, kept without effect.
     pub dr: [u64; 8],
     id: u32,
     // What follows is scratch of a run, or can be made anew from memory.
-    pub(crate) cache: Cache,
+    /// Absent only during a run.
+    pub(crate) cache: Option<Cache>,
     pub(crate) tlb: Tlb,
     pub(crate) map_generation: u64,
     pub(crate) code_generation: u64,
@@ -81,8 +84,9 @@ pub struct Cpu {
     pub(crate) done: u64,
     /// Budget left at a string or system operation.
     pub(crate) left: u64,
-    /// The accesses recorded, while they are.
-    pub(crate) log: Option<Vec<MemoryAccess>>,
+    /// Accesses are recorded, here.
+    pub(crate) logging: bool,
+    pub(crate) log: Vec<MemoryAccess>,
     /// Stores to RAM are held back.
     pub(crate) hold: bool,
     /// Stores held back, in order.
@@ -126,10 +130,12 @@ impl Cpu {
             cr0: 0x8005_0033,
             cr2: 0,
             cr3: 0,
-            cr4: 0x6f8,
+            // With OSXSAVE, as Windows sets it.
+            cr4: 0x4_06f8,
+            xcr0: 7,
             dr: [0, 0, 0, 0, 0, 0, 0xffff_0ff0, 0x400],
             id,
-            cache: Cache::default(),
+            cache: Some(Cache::default()),
             tlb: Tlb::new(),
             map_generation: 0,
             code_generation: 0,
@@ -140,24 +146,35 @@ impl Cpu {
             exception: Exception::InvalidOpcode,
             done: 0,
             left: 0,
-            log: None,
+            logging: false,
+            log: Vec::new(),
             hold: false,
             held: Vec::new(),
         }
     }
 
-    /// Starts or ends the recording of memory accesses, instruction fetches apart. Recording is exact and slower:
-    /// each access goes the long way.
+    /// Starts or ends the recording of memory accesses, instruction fetches apart. Nothing bounds the record but the
+    /// budget of the runs: an instruction makes a few entries.
     pub fn set_logging(&mut self, on: bool) {
-        if on != self.log.is_some() {
-            self.log = on.then(Vec::new);
-            self.tlb.flush();
+        if on != self.logging {
+            self.logging = on;
+            self.log = Vec::new();
         }
     }
 
     /// Takes the accesses recorded since the last call.
     pub fn take_log(&mut self) -> Vec<MemoryAccess> {
-        self.log.as_mut().map(std::mem::take).unwrap_or_default()
+        std::mem::take(&mut self.log)
+    }
+
+    /// The accesses recorded, oldest first.
+    pub fn log(&self) -> &[MemoryAccess] {
+        &self.log
+    }
+
+    /// Forgets the accesses recorded, and keeps the room they took: quicker than [`take_log`](Self::take_log).
+    pub fn clear_log(&mut self) {
+        self.log.clear();
     }
 
     /// From now on stores to RAM are held back until [`Cpu::release_stores`]. Around one unlocked
@@ -192,7 +209,7 @@ impl Cpu {
     /// Forgets decoded blocks and translations: needed before running with a memory that isn't the one of the
     /// last run, or a clone of it taken together with this processor.
     pub fn flush_caches(&mut self) {
-        self.cache.flush();
+        self.cache = None;
         self.tlb.flush();
     }
 }

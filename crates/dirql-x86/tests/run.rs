@@ -116,10 +116,13 @@ fn what_the_embedder_must_see_stops_the_run() {
     assert_eq!(cpu.run(&mut mem, &mut NoBus, 9), (0, Exit::Exception(Exception::Breakpoint)));
 }
 
+/// `DIRQL_FUZZ_CASES` sets how many pieces of random code are run, `DIRQL_FUZZ_SEED` makes others.
 #[test]
 fn random_bytes_never_panic_and_keep_the_budget() {
-    let mut x = 0x1234_5678_9abc_def1_u64;
-    for _ in 0..3000 {
+    let number =
+        |name: &str, default: u64| std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default);
+    let mut x = 0x1234_5678_9abc_def1_u64 ^ number("DIRQL_FUZZ_SEED", 0) << 1;
+    for _ in 0..number("DIRQL_FUZZ_CASES", 3000) {
         let mut code = [0u8; 64];
         for b in &mut code {
             x ^= x << 13;
@@ -131,6 +134,7 @@ fn random_bytes_never_panic_and_keep_the_budget() {
         for n in [3, 5, 6, 7] {
             cpu.regs.gpr[n] = DATA + x % 0x1800;
         }
+        cpu.set_logging(x & 1 == 0);
         let (n, _) = cpu.run(&mut mem, &mut NoBus, 100);
         assert!(n <= 100);
     }
@@ -237,4 +241,130 @@ fn whole_blocks_do_what_single_steps_do() {
             assert_eq!(mem.read_u64(Va(at)).unwrap(), other.read_u64(Va(at)).unwrap());
         }
     }
+}
+
+#[test]
+fn extended_state_is_saved_and_restored() {
+    for save in [0x21, 0x61] {
+        // mov eax, 7; xor edx, edx; xor ecx, ecx; then xsave [rdi] (or with 0xc7 /4 xsavec [rdi]); hlt
+        let mut code = vec![0xb8, 7, 0, 0, 0, 0x31, 0xd2, 0x31, 0xc9, 0x0f];
+        code.extend(if save == 0x21 { [0xae, 0x27] } else { [0xc7, 0x27] });
+        // vzeroall; xgetbv; mov eax, 7; xrstor [rdi]; hlt
+        code.extend([
+            0xc5, 0xfc, 0x77, 0x0f, 0x01, 0xd0, 0x89, 0xc3, 0xb8, 7, 0, 0, 0, 0x0f, 0xae, 0x2f, 0xf4,
+        ]);
+        let (mut cpu, mut mem) = machine(&code);
+        cpu.regs.gpr[7] = DATA;
+        for n in 0..16 {
+            cpu.regs.xmm[n] = n as u128 + 1;
+            cpu.regs.ymm_high[n] = 0x100 << n;
+        }
+        let before = cpu.regs.clone();
+        assert_eq!(cpu.run(&mut mem, &mut NoBus, 100).1, Exit::Halt);
+        assert_eq!((cpu.regs.xmm, cpu.regs.ymm_high), (before.xmm, before.ymm_high));
+        assert_eq!(cpu.regs.gpr[3], 7, "xgetbv");
+        assert_eq!(mem.read_u64(Va(DATA + 512)).unwrap(), 7);
+        assert_eq!(mem.read_u64(Va(DATA + 576 + 16)).unwrap(), 0x200);
+        // Not aligned to 64 bytes.
+        cpu.regs.gpr[7] = DATA + 16;
+        cpu.regs.rip = CODE;
+        let fault = Exit::Exception(Exception::GeneralProtection(0));
+        assert_eq!(cpu.run(&mut mem, &mut NoBus, 100).1, fault);
+        // The embedder turns AVX off.
+        cpu.xcr0 = 3;
+        cpu.regs.rip = CODE + 12;
+        assert_eq!(cpu.run(&mut mem, &mut NoBus, 100).1, Exit::Exception(Exception::InvalidOpcode));
+    }
+}
+
+#[test]
+fn interrupt_return_takes_the_whole_frame() {
+    // iretq, with a frame that goes on at the hlt
+    let (mut cpu, mut mem) = machine(&[0x48, 0xcf, 0x90, 0x90, 0xf4]);
+    let rsp = DATA + 0x800;
+    cpu.regs.gpr[4] = rsp;
+    for (n, v) in [CODE + 4, 0x10, 0x41, DATA + 0x900, 0x18].into_iter().enumerate() {
+        mem.write_u64(Va(rsp + 8 * n as u64), v).unwrap();
+    }
+    assert_eq!(cpu.run(&mut mem, &mut NoBus, 9), (2, Exit::Halt));
+    assert_eq!((cpu.regs.gpr[4], cpu.regs.rflags & 0xcd5), (DATA + 0x900, 0x41));
+    // A code segment that isn't there.
+    mem.write_u64(Va(rsp + 8), 0x60).unwrap();
+    (cpu.regs.rip, cpu.regs.gpr[4]) = (CODE, rsp);
+    let fault = Exit::Exception(Exception::GeneralProtection(0x60));
+    assert_eq!(cpu.run(&mut mem, &mut NoBus, 9), (0, fault));
+    assert_eq!(cpu.regs.gpr[4], rsp);
+}
+
+#[test]
+fn segment_registers_read_as_windows_has_them() {
+    // mov eax, cs; mov ecx, gs; mov ds, edx; mov ds, eax
+    let (mut cpu, mut mem) = machine(&[0x8c, 0xc8, 0x8c, 0xe9, 0x8e, 0xda, 0x8e, 0xd8]);
+    cpu.regs.gpr[2] = 0x2b;
+    let (n, exit) = cpu.run(&mut mem, &mut NoBus, 9);
+    assert!(matches!(exit, Exit::Unsupported { .. }), "{exit:?}");
+    assert_eq!((n, cpu.regs.gpr[0], cpu.regs.gpr[1]), (3, 0x10, 0x2b));
+}
+
+#[test]
+fn the_record_is_the_same_however_the_run_is_cut() {
+    // again: mov rax, [rdi]; add [rdi+8], rax; push rax; pop rcx; rep movsb; mov ecx, 3; jmp again
+    let code = [
+        0x48, 0x8b, 7, 0x48, 1, 0x47, 8, 0x50, 0x59, 0xb9, 3, 0, 0, 0, 0xf3, 0xa4, 0x48, 0x83, 0xef, 3, 0xeb,
+        0xea,
+    ];
+    let record = |every: u64| {
+        let (mut cpu, mut mem) = machine(&code);
+        (cpu.regs.gpr[7], cpu.regs.gpr[6]) = (DATA + 0x200, DATA + 0x100);
+        cpu.set_logging(true);
+        let mut all = Vec::new();
+        let mut done = 0;
+        while done < 240 {
+            let (n, exit) = cpu.run(&mut mem, &mut NoBus, every.min(240 - done));
+            assert_eq!(exit, Exit::Budget);
+            all.extend(cpu.log().iter().map(|a| (done + a.retired, a.rip, a.va, a.len, a.write)));
+            cpu.clear_log();
+            done += n;
+        }
+        all
+    };
+    let whole = record(240);
+    assert!(whole.len() > 200);
+    for every in [1, 2, 3, 7, 50] {
+        assert_eq!(record(every), whole, "every {every}");
+    }
+}
+
+#[test]
+fn remapped_code_is_decoded_anew_and_clones_keep_their_own() {
+    // mov eax, 1; hlt
+    let code = |n: u8| [0xb8, n, 0, 0, 0, 0xf4];
+    let (mut cpu, mut mem) = machine(&code(1));
+    let go = |cpu: &mut Cpu, mem: &mut Memory| {
+        cpu.regs.rip = CODE;
+        assert_eq!(cpu.run(mem, &mut NoBus, 9), (2, Exit::Halt));
+        cpu.regs.gpr[0]
+    };
+    assert_eq!(go(&mut cpu, &mut mem), 1);
+    let (mut other_cpu, mut other_mem) = (cpu.clone(), mem.clone());
+    // Another frame at the same address, in one of the two.
+    let pa = mem.alloc_frames(1).unwrap();
+    mem.write_phys(pa, &code(2)).unwrap();
+    mem.map_ram(Va(CODE), pa, 1, Prot::READ | Prot::EXEC);
+    assert_eq!(go(&mut cpu, &mut mem), 2);
+    assert_eq!(go(&mut other_cpu, &mut other_mem), 1);
+    // Written by the kernel or by DMA, in the other.
+    other_mem.write(Va(CODE), &code(3)).unwrap();
+    assert_eq!(go(&mut other_cpu, &mut other_mem), 3);
+    mem.write_phys(pa, &code(4)).unwrap();
+    assert_eq!(go(&mut cpu, &mut mem), 4);
+    // Not executable, then gone.
+    mem.protect(Va(CODE), 1, Prot::READ);
+    cpu.regs.rip = CODE;
+    let fault =
+        |present| Exit::Exception(Exception::PageFault { addr: CODE, write: false, execute: true, present });
+    assert_eq!(cpu.run(&mut mem, &mut NoBus, 9), (0, fault(true)));
+    mem.unmap(Va(CODE), 1);
+    assert_eq!(cpu.run(&mut mem, &mut NoBus, 9), (0, fault(false)));
+    assert_eq!(go(&mut other_cpu, &mut other_mem), 3);
 }

@@ -440,7 +440,7 @@ impl Cpu {
     }
 
     /// What `popf` and `iret` may change at ring 0.
-    fn set_rflags(&mut self, v: u64, low_word: bool) {
+    pub(super) fn set_rflags(&mut self, v: u64, low_word: bool) {
         let before = self.regs.rflags;
         // AC, ID, NT, IOPL, IF, DF; not VM, RF, VIF and VIP.
         let mut may = 0x0024_7600_u64;

@@ -10,8 +10,9 @@ mod run;
 mod sse;
 mod string;
 mod system;
+mod xsave;
 
-use crate::block::{self, Found};
+use crate::block::{self, Cache, Found};
 use crate::exception::Exception;
 use crate::exit::{Bus, Exit};
 use crate::flags::Flags;
@@ -71,22 +72,22 @@ impl Cpu {
         self.run_dyn(&mut Env { mem, bus }, budget)
     }
 
-    fn synchronise(&mut self, mem: &Memory) {
+    fn synchronise(&mut self, mem: &Memory, cache: &mut Cache) {
         if self.code_generation != mem.code_generation() {
             self.code_generation = mem.code_generation();
-            self.cache.flush();
+            cache.flush();
         }
         if self.map_generation != mem.map_generation() {
             self.map_generation = mem.map_generation();
-            self.cache.flush_near();
+            cache.flush_near();
             self.tlb.flush();
         }
     }
 
     fn run_dyn(&mut self, env: &mut Env<'_>, budget: u64) -> (u64, Exit) {
-        self.synchronise(env.mem);
+        let mut cache = self.cache.take().unwrap_or_default();
+        self.synchronise(env.mem, &mut cache);
         self.flags = Flags::from_rflags(self.regs.rflags);
-        let mut cache = std::mem::take(&mut self.cache);
         self.done = 0;
         let exit = loop {
             let left = budget - self.done;
@@ -95,9 +96,12 @@ impl Cpu {
             }
             let rip = self.regs.rip;
             let single;
+            let mut crosses = false;
             let ops = match cache.find(env.mem, rip) {
                 Found::Cached(index) => cache.ops(index),
                 Found::Single(op) => {
+                    // It may overwrite itself unnoticed, so it is run once and decoded anew.
+                    crosses = true;
                     single = [op];
                     &single[..]
                 }
@@ -113,9 +117,12 @@ impl Cpu {
                     });
                 }
             };
-            // Recorded accesses carry their instruction, which a whole block does not keep track of.
-            let stop = if left >= ops.len() as u64 && self.log.is_none() && !self.hold {
-                self.run_block(env, ops, budget)
+            let stop = if left >= ops.len() as u64 && !self.hold && !crosses {
+                if self.logging {
+                    self.run_block::<true>(env, &cache, ops, budget)
+                } else {
+                    self.run_block::<false>(env, &cache, ops, budget)
+                }
             } else {
                 self.run_ops(env, &ops[..ops.len().min(left as usize)], budget)
             };
@@ -150,7 +157,7 @@ impl Cpu {
             cache.flush();
             self.code_generation = env.mem.code_generation();
         }
-        self.cache = cache;
+        self.cache = Some(cache);
         self.regs.rflags = self.regs.rflags & !rflags::ARITH | self.flags.to_rflags();
         (self.done, exit)
     }
@@ -160,7 +167,7 @@ impl Cpu {
     fn run_ops(&mut self, env: &mut Env<'_>, ops: &[Op], budget: u64) -> R<()> {
         let start = self.done;
         let mut rip = self.regs.rip;
-        let logging = self.log.is_some();
+        let logging = self.logging;
         for (i, op) in ops.iter().enumerate() {
             self.next = rip.wrapping_add(u64::from(op.len));
             if logging {
@@ -359,8 +366,8 @@ impl Cpu {
         }
         match target {
             Target::Ram(frame) => {
-                // An access that is to be seen, or held back, takes the slow path: it must not find the page here.
-                if self.log.is_none() && !self.hold {
+                // A store that is to be held back takes the slow path: it must not find the page here.
+                if !self.hold {
                     self.tlb.fill(va, frame, prot.contains(Prot::READ), prot.contains(Prot::WRITE));
                 }
                 Ok(Place::Ram(frame))
@@ -380,6 +387,7 @@ impl Cpu {
         {
             let mut out = [0; N];
             out.copy_from_slice(&env.mem.frame(frame)[off..off + N]);
+            self.note(va, N, false);
             return Ok(out);
         }
         self.load_slow(env, va)
@@ -428,6 +436,7 @@ impl Cpu {
             if env.mem.store(frame, off, data) {
                 self.after |= after::CODE;
             }
+            self.note(va, N, true);
             return Ok(());
         }
         self.store_slow(env, va, &data)
@@ -456,9 +465,10 @@ impl Cpu {
     }
 
     /// Records an access, when accesses are recorded.
+    #[inline(always)]
     fn note(&mut self, va: u64, len: usize, write: bool) {
-        if let Some(log) = &mut self.log {
-            log.push(MemoryAccess { retired: self.done, rip: self.regs.rip, va, len: len as u8, write });
+        if self.logging {
+            self.log.push(MemoryAccess { retired: self.done, rip: self.regs.rip, va, len: len as u8, write });
         }
     }
 

@@ -2,17 +2,25 @@
 //! was checked before; a block at whose middle it ends is run by `run_ops` instead.
 
 use super::{Env, R, alu};
+use crate::block::Cache;
 use crate::op::{Fast, K, Op};
-use crate::regs::Cpu;
+use crate::regs::{Cpu, MemoryAccess};
 
 impl Cpu {
-    /// Runs all operations of a block, and the block again while it jumps to its own start within the budget.
-    pub(super) fn run_block(&mut self, env: &mut Env<'_>, ops: &[Op], budget: u64) -> R<()> {
-        let base = self.regs.rip;
-        let len = ops.len() as u64;
+    /// Runs all operations of a block, and of those it leads to while they are at hand and the budget covers them.
+    /// With `LOG` each access to memory is recorded.
+    pub(super) fn run_block<const LOG: bool>(
+        &mut self,
+        env: &mut Env<'_>,
+        cache: &Cache,
+        first: &[Op],
+        budget: u64,
+    ) -> R<()> {
+        let mut ops = first;
+        let mut base = self.regs.rip;
         let mut start = self.done;
-        'again: loop {
-            let mut next = base;
+        loop {
+            let mut to = None;
             for (i, op) in ops.iter().enumerate() {
                 macro_rules! g {
                     ($n:expr) => {
@@ -59,39 +67,123 @@ impl Cpu {
                         g!(op.ra) = $v & 0xffff_ffff
                     };
                 }
-                /// To another block, or round this one again.
+                /// To another block, or round this one again: only the last operation does that.
                 macro_rules! go {
                     ($to:expr) => {{
-                        let to = $to;
-                        if to == base && budget - start >= 2 * len {
-                            start += len;
-                            continue 'again;
-                        }
-                        self.done = start + len;
-                        self.regs.rip = to;
-                        return Ok(());
+                        to = Some($to);
+                        break;
                     }};
+                }
+                macro_rules! branch {
+                    ($taken:expr) => {
+                        go!(if $taken { op.imm } else { after!() })
+                    };
+                }
+                macro_rules! load {
+                    ($va:expr) => {
+                        self.quick_load::<LOG, _>(env, $va, start + i as u64, base, op)
+                    };
+                }
+                macro_rules! store {
+                    ($va:expr, $data:expr) => {
+                        self.quick_store::<LOG, _>(env, $va, $data, start + i as u64, base, op)
+                    };
+                }
+                /// What is in memory, widened, or the exact way.
+                macro_rules! with {
+                    ($t:ty, |$v:ident| $do:expr) => {
+                        match load!(self.ea(op)) {
+                            Some(bytes) => {
+                                let $v = u64::from(<$t>::from_le_bytes(bytes));
+                                $do;
+                            }
+                            None => slow!(),
+                        }
+                    };
                 }
                 match op.fast {
                     Fast::Mov64 => g!(op.ra) = g!(op.rb),
                     Fast::Mov32 => g!(op.ra) = g!(op.rb) & 0xffff_ffff,
                     Fast::MovI => g!(op.ra) = op.imm,
                     Fast::Lea => g!(op.ra) = self.offset(op),
-                    Fast::Load64 => match self.quick_load(env, self.ea(op)) {
-                        Some(v) => g!(op.ra) = u64::from_le_bytes(v),
-                        None => slow!(),
-                    },
-                    Fast::Load32 => match self.quick_load(env, self.ea(op)) {
-                        Some(v) => g!(op.ra) = u64::from(u32::from_le_bytes(v)),
-                        None => slow!(),
-                    },
+                    Fast::Lea32 => g!(op.ra) = self.offset(op) & 0xffff_ffff,
+                    Fast::Zx8 => g!(op.ra) = g!(op.rb) & 0xff,
+                    Fast::Zx16 => g!(op.ra) = g!(op.rb) & 0xffff,
+                    Fast::Sxd => g!(op.ra) = g!(op.rb) as i32 as u64,
+                    Fast::Set => g!(op.ra) = g!(op.ra) & !0xff | u64::from(self.flags.cond(op.aux)),
+                    Fast::Cmov64 => {
+                        if self.flags.cond(op.aux) {
+                            g!(op.ra) = g!(op.rb);
+                        }
+                    }
+                    Fast::Cmov32 => {
+                        // The upper half is cleared either way.
+                        let from = if self.flags.cond(op.aux) { op.rb } else { op.ra };
+                        g!(op.ra) = g!(from) & 0xffff_ffff;
+                    }
+                    Fast::Load64 => with!(u64, |v| g!(op.ra) = v),
+                    Fast::Load32 => with!(u32, |v| g!(op.ra) = v),
+                    Fast::Load16Zx => with!(u16, |v| g!(op.ra) = v),
+                    Fast::Load8Zx => with!(u8, |v| g!(op.ra) = v),
+                    Fast::Load8 => with!(u8, |v| g!(op.ra) = g!(op.ra) & !0xff | v),
+                    Fast::Load32Sx => with!(u32, |v| g!(op.ra) = v as i32 as u64),
+                    Fast::Add64RM => with!(u64, |v| alu!(add, 64, v)),
+                    Fast::Add32RM => with!(u32, |v| alu!(add, 32, v)),
+                    Fast::Sub64RM => with!(u64, |v| alu!(sub, 64, v)),
+                    Fast::Sub32RM => with!(u32, |v| alu!(sub, 32, v)),
+                    Fast::Cmp64RM => with!(u64, |v| alu!(drop sub, 64, v)),
+                    Fast::Cmp32RM => with!(u32, |v| alu!(drop sub, 32, v)),
+                    Fast::Cmp64MR => with!(u64, |v| {
+                        alu::sub(&mut self.flags, v, g!(op.rb), 64);
+                    }),
+                    Fast::Cmp32MR => with!(u32, |v| {
+                        alu::sub(&mut self.flags, v, g!(op.rb), 32);
+                    }),
+                    Fast::Cmp64MI => with!(u64, |v| {
+                        alu::sub(&mut self.flags, v, op.imm, 64);
+                    }),
+                    Fast::Cmp32MI => with!(u32, |v| {
+                        alu::sub(&mut self.flags, v, op.imm, 32);
+                    }),
+                    Fast::Cmp8MI => with!(u8, |v| {
+                        alu::sub(&mut self.flags, v, op.imm, 8);
+                    }),
                     Fast::Store64 => {
-                        if !self.quick_store(env, self.ea(op), g!(op.rb).to_le_bytes()) {
+                        if !store!(self.ea(op), g!(op.rb).to_le_bytes()) {
                             slow!();
                         }
                     }
                     Fast::Store32 => {
-                        if !self.quick_store(env, self.ea(op), (g!(op.rb) as u32).to_le_bytes()) {
+                        if !store!(self.ea(op), (g!(op.rb) as u32).to_le_bytes()) {
+                            slow!();
+                        }
+                    }
+                    Fast::Store16 => {
+                        if !store!(self.ea(op), (g!(op.rb) as u16).to_le_bytes()) {
+                            slow!();
+                        }
+                    }
+                    Fast::Store8 => {
+                        if !store!(self.ea(op), [g!(op.rb) as u8]) {
+                            slow!();
+                        }
+                    }
+                    Fast::Store64I => {
+                        if !store!(self.ea(op), op.imm.to_le_bytes()) {
+                            slow!();
+                        }
+                    }
+                    Fast::Store32I => {
+                        if !store!(self.ea(op), (op.imm as u32).to_le_bytes()) {
+                            slow!();
+                        }
+                    }
+                    Fast::Load128 => match load!(self.ea(op)) {
+                        Some(v) => self.regs.xmm[usize::from(op.ra & 15)] = u128::from_le_bytes(v),
+                        None => slow!(),
+                    },
+                    Fast::Store128 => {
+                        if !store!(self.ea(op), self.regs.xmm[usize::from(op.rb & 15)].to_le_bytes()) {
                             slow!();
                         }
                     }
@@ -173,7 +265,7 @@ impl Cpu {
                     }
                     Fast::Push => {
                         let rsp = self.regs.gpr[4].wrapping_sub(8);
-                        if self.quick_store(env, rsp, g!(op.ra).to_le_bytes()) {
+                        if store!(rsp, g!(op.ra).to_le_bytes()) {
                             self.regs.gpr[4] = rsp;
                         } else {
                             slow!();
@@ -181,52 +273,69 @@ impl Cpu {
                     }
                     Fast::Pop => {
                         let rsp = self.regs.gpr[4];
-                        if let Some(v) = self.quick_load(env, rsp) {
+                        if let Some(v) = load!(rsp) {
                             self.regs.gpr[4] = rsp.wrapping_add(8);
                             g!(op.ra) = u64::from_le_bytes(v);
                         } else {
                             slow!();
                         }
                     }
-                    Fast::Jz => go!(if self.flags.zf() { op.imm } else { after!() }),
-                    Fast::Jnz => go!(if self.flags.zf() { after!() } else { op.imm }),
-                    Fast::Jcc => go!(if self.flags.cond(op.aux) { op.imm } else { after!() }),
+                    Fast::Jz => branch!(self.flags.zf()),
+                    Fast::Jnz => branch!(!self.flags.zf()),
+                    Fast::Jb => branch!(self.flags.cf),
+                    Fast::Jae => branch!(!self.flags.cf),
+                    Fast::Jbe => branch!(self.flags.cond(6)),
+                    Fast::Ja => branch!(self.flags.cond(7)),
+                    Fast::Js => branch!(self.flags.sf()),
+                    Fast::Jns => branch!(!self.flags.sf()),
+                    Fast::Jl => branch!(self.flags.cond(12)),
+                    Fast::Jge => branch!(self.flags.cond(13)),
+                    Fast::Jle => branch!(self.flags.cond(14)),
+                    Fast::Jg => branch!(self.flags.cond(15)),
+                    Fast::Jcc => branch!(self.flags.cond(op.aux)),
                     Fast::Jmp => go!(op.imm),
                     Fast::Call => {
                         let rsp = self.regs.gpr[4].wrapping_sub(8);
-                        if self.quick_store(env, rsp, after!().to_le_bytes()) {
+                        if store!(rsp, after!().to_le_bytes()) {
                             self.regs.gpr[4] = rsp;
                             go!(op.imm);
                         }
                         slow!();
-                        next = self.regs.rip;
-                        continue;
+                        go!(self.regs.rip);
                     }
                     Fast::Ret => {
                         let rsp = self.regs.gpr[4];
-                        if let Some(v) = self.quick_load(env, rsp)
+                        if let Some(v) = load!(rsp)
                             && dirql_mem::Va(u64::from_le_bytes(v)).is_canonical()
                         {
                             self.regs.gpr[4] = rsp.wrapping_add(8).wrapping_add(op.imm & 0xffff);
                             go!(u64::from_le_bytes(v));
                         }
                         slow!();
-                        next = self.regs.rip;
-                        continue;
+                        go!(self.regs.rip);
                     }
-                    Fast::Slow => {
-                        slow!();
-                        next = self.regs.rip;
-                        continue;
-                    }
-                }
-                if i + 1 == ops.len() {
-                    next = after!();
+                    Fast::Slow => slow!(),
                 }
             }
-            self.done = start + len;
-            self.regs.rip = next;
-            return Ok(());
+            let to = to.unwrap_or_else(|| match ops.last() {
+                // It may have jumped.
+                None | Some(Op { fast: Fast::Slow, .. }) => self.regs.rip,
+                Some(op) => base.wrapping_add(u64::from(op.off) + u64::from(op.len)),
+            });
+            start += ops.len() as u64;
+            if to != base {
+                let Some(there) = cache.at_hand(to) else {
+                    self.done = start;
+                    self.regs.rip = to;
+                    return Ok(());
+                };
+                (base, ops) = (to, there);
+            }
+            if budget - start < ops.len() as u64 {
+                self.done = start;
+                self.regs.rip = to;
+                return Ok(());
+            }
         }
     }
 
@@ -237,25 +346,49 @@ impl Cpu {
 
     /// The bytes, if they lie in one page that the TLB knows.
     #[inline(always)]
-    fn quick_load<const N: usize>(&self, env: &Env<'_>, va: u64) -> Option<[u8; N]> {
+    fn quick_load<const LOG: bool, const N: usize>(
+        &mut self,
+        env: &Env<'_>,
+        va: u64,
+        retired: u64,
+        base: u64,
+        op: &Op,
+    ) -> Option<[u8; N]> {
         let entry = self.tlb.entry(va);
         let off = va as usize % dirql_mem::PAGE_SIZE;
         if entry.read != va >> 12 {
             return None;
         }
-        let bytes = env.mem.frame(entry.frame?).get(off..)?.first_chunk::<N>()?;
-        Some(*bytes)
+        let bytes = *env.mem.frame(entry.frame?).get(off..)?.first_chunk::<N>()?;
+        if LOG {
+            let rip = base.wrapping_add(u64::from(op.off));
+            self.log.push(MemoryAccess { retired, rip, va, len: N as u8, write: false });
+        }
+        Some(bytes)
     }
 
     /// Writes them, if they lie in one page that the TLB knows.
     #[inline(always)]
-    fn quick_store<const N: usize>(&mut self, env: &mut Env<'_>, va: u64, data: [u8; N]) -> bool {
+    fn quick_store<const LOG: bool, const N: usize>(
+        &mut self,
+        env: &mut Env<'_>,
+        va: u64,
+        data: [u8; N],
+        retired: u64,
+        base: u64,
+        op: &Op,
+    ) -> bool {
         let entry = self.tlb.entry(va);
         let off = va as usize % dirql_mem::PAGE_SIZE;
         if entry.write != va >> 12 || off > dirql_mem::PAGE_SIZE - N {
             return false;
         }
         let Some(frame) = entry.frame else { return false };
-        env.mem.store_quick(frame, off, data)
+        let done = env.mem.store_quick(frame, off, data);
+        if LOG && done {
+            let rip = base.wrapping_add(u64::from(op.off));
+            self.log.push(MemoryAccess { retired, rip, va, len: N as u8, write: true });
+        }
+        done
     }
 }

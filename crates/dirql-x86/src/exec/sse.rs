@@ -106,6 +106,9 @@ impl Cpu {
 
     #[inline(never)]
     pub(crate) fn sse(&mut self, env: &mut Env<'_>, op: &Op) -> R<()> {
+        if op.vl != 0 && !self.avx_enabled() {
+            return self.raise(Exception::InvalidOpcode);
+        }
         let (a, b) = (op.a, op.b);
         let size = op.vec_bytes();
         match op.mn {

@@ -13,6 +13,13 @@ const RCX: usize = 1;
 const RDX: usize = 2;
 const RBX: usize = 3;
 
+/// The selectors of 64-bit Windows in kernel mode.
+const CODE_SELECTOR: u64 = 0x10;
+const STACK_SELECTOR: u64 = 0x18;
+const TASK_SELECTOR: u64 = 0x40;
+/// ES, CS, SS, DS, FS, GS.
+const SELECTORS: [u64; 6] = [0x2b, CODE_SELECTOR, STACK_SELECTOR, 0x2b, 0x53, 0x2b];
+
 const MSR_FS_BASE: u32 = 0xC000_0100;
 const MSR_GS_BASE: u32 = 0xC000_0101;
 const MSR_KERNEL_GS_BASE: u32 = 0xC000_0102;
@@ -22,11 +29,11 @@ const DEBUG: u8 = 0x40;
 const SEGMENT: u8 = 0x80;
 
 impl Cpu {
-    fn edx_eax(&self) -> u64 {
+    pub(crate) fn edx_eax(&self) -> u64 {
         self.regs.gpr[RDX] << 32 | self.regs.gpr[RAX] & 0xffff_ffff
     }
 
-    fn set_edx_eax(&mut self, v: u64) {
+    pub(crate) fn set_edx_eax(&mut self, v: u64) {
         self.regs.gpr[RAX] = v & 0xffff_ffff;
         self.regs.gpr[RDX] = v >> 32;
     }
@@ -51,7 +58,10 @@ impl Cpu {
                 self.regs.rflags |= rflags::IF;
             }
             M::Cpuid => {
-                let out = cpuid(self.regs.gpr[RAX] as u32, self.regs.gpr[RCX] as u32, self.id());
+                let mut out = cpuid(self.regs.gpr[RAX] as u32, self.regs.gpr[RCX] as u32, self.id());
+                if self.regs.gpr[RAX] as u32 == 1 && self.osxsave() {
+                    out[2] |= 1 << 27;
+                }
                 for (reg, v) in [RAX, RBX, RCX, RDX].into_iter().zip(out) {
                     self.regs.gpr[reg] = u64::from(v);
                 }
@@ -113,6 +123,20 @@ impl Cpu {
                     self.gs_base = v;
                 }
             }
+            M::Xgetbv
+            | M::Xsetbv
+            | M::Xsave
+            | M::Xsave64
+            | M::Xsaveopt
+            | M::Xsaveopt64
+            | M::Xsavec
+            | M::Xsavec64
+            | M::Xrstor
+            | M::Xrstor64 => self.xsave_family(env, op)?,
+            // Windows has no local descriptors, and its task register names its one task segment.
+            M::Sldt => self.put_opd(env, op, op.a, op.size, 0)?,
+            M::Str => self.put_opd(env, op, op.a, op.size, TASK_SELECTOR)?,
+            M::Iretq => self.iretq(env)?,
             M::Swapgs => std::mem::swap(&mut self.gs_base, &mut self.kernel_gs_base),
             M::Mov => return self.mov_special(env, op),
             M::Clts => self.cr0 &= !8,
@@ -166,11 +190,44 @@ impl Cpu {
         if opd == Opd::Imm { op.imm as u16 & 0xff } else { self.regs.gpr[RDX] as u16 }
     }
 
-    /// Moves from and to control and debug registers. Segment registers and descriptor tables aren't modelled.
+    /// A return to the same ring (SDM volume 2, IRET). To another ring, or with the trap flag, is lacking.
+    fn iretq(&mut self, env: &mut Env<'_>) -> R<()> {
+        let rsp = self.regs.gpr[4];
+        let mut frame = [0; 5];
+        for (n, word) in frame.iter_mut().enumerate() {
+            *word = self.peek(env, rsp.wrapping_add(8 * n as u64), 8)?;
+        }
+        let [rip, cs, flags, rsp, ss] = frame;
+        let (cs, ss) = (cs & 0xffff, ss & 0xffff);
+        if cs & 3 != 0 || flags & rflags::TF != 0 {
+            return Err(Stop::Unsupported);
+        }
+        for (selector, good) in [(cs, CODE_SELECTOR), (ss, STACK_SELECTOR)] {
+            // In 64-bit mode SS may be null.
+            if selector != good && (selector != 0 || good == CODE_SELECTOR) {
+                return self.raise(Exception::GeneralProtection(selector as u32 & 0xfffc));
+            }
+        }
+        self.jump(rip)?;
+        self.set_rflags(flags, false);
+        self.regs.gpr[4] = rsp;
+        Ok(())
+    }
+
+    /// Moves from and to control and debug registers, and from segment registers; a segment register takes no other
+    /// value than Windows gives it.
     fn mov_special(&mut self, env: &mut Env<'_>, op: &Op) -> R<()> {
         let n = op.aux & 0x3f;
         if op.aux & SEGMENT != 0 {
-            return Err(Stop::Unsupported);
+            let Some(&selector) = SELECTORS.get(usize::from(n)) else { return Err(Stop::Unsupported) };
+            // To memory it is a word, whatever the operand size.
+            if op.b == Opd::None {
+                let size = if op.a == Opd::Mem { 2 } else { op.size };
+                return self.put_opd(env, op, op.a, size, selector);
+            }
+            let v = self.get(env, op, op.b, 2)?;
+            // FS and GS would get the base of their descriptor as well.
+            return if v == selector && n < 4 && n != 1 { Ok(()) } else { Err(Stop::Unsupported) };
         }
         // The general register is the operand that lowering kept.
         let general = if op.a == Opd::None { op.b } else { op.a };
