@@ -132,6 +132,7 @@ const DRIVERS: &[Driver] = &[
     gcc("tests/missing", &["tests/missing.c"]),
     gcc("tests/nullderef", &["tests/nullderef.c", FDO]),
     clang("tests/seh", &["tests/seh.c"]),
+    gcc("tests/startfail", &["tests/startfail.c", FDO]),
     gcc("tests/stops", &["tests/stops.c", FDO]),
 ];
 

@@ -219,6 +219,8 @@ pub struct Life {
     again: bool,
     /// Devices whose surprise removal was sent: only the remove may follow.
     surprised: Vec<bool>,
+    /// Devices whose AddDevice returned, and whether it attached to the stack.
+    attached: BTreeMap<String, bool>,
     /// Devices whose remove was sent: nothing may follow.
     removed: Vec<bool>,
     doing: BTreeMap<usize, String>,
@@ -270,6 +272,18 @@ pub enum LifeThen {
 }
 
 impl Life {
+    /// Guest address of the driver's DRIVER_OBJECT.
+    #[must_use]
+    pub fn driver_object(&self) -> u64 {
+        self.driver_object
+    }
+
+    /// Whether AddDevice left something on a device's stack; none when it was not called.
+    #[must_use]
+    pub fn attached(&self, device: &str) -> Option<bool> {
+        self.attached.get(device).copied()
+    }
+
     /// What everything waits for, when nothing can go on.
     #[must_use]
     pub fn waiting_for(&self, k: &Kernel) -> String {
@@ -431,9 +445,11 @@ impl LifeThen {
             }
             Self::Added(q, i) => {
                 let device = cx.k.life.plan.devices[i].name.clone();
-                cx.event(EventKind::AddDevice { device, status });
                 let pdo = cx.k.io.pdos[i].object;
-                if (status as i32) < 0 || io::top_of(cx, pdo)? == pdo {
+                let attached = io::top_of(cx, pdo)? != pdo;
+                cx.k.life.attached.insert(device.clone(), attached);
+                cx.event(EventKind::AddDevice { device, status });
+                if (status as i32) < 0 || !attached {
                     // No stack was built: nothing to start.
                     cx.k.life.queues[q]
                         .retain(|j| !matches!(j, Job::Start(n) | Job::PnpMinor(n, _) if *n == i));
@@ -555,7 +571,8 @@ fn after_pnp(cx: &mut Cx<'_>, q: usize, i: usize, minor: u8, status: u32) -> std
     let ok = (status as i32) >= 0;
     match minor {
         0 if ok => cx.k.life.started[i] = true,
-        0 => cx.k.life.queues[q].retain(|j| !matches!(j, Job::PnpMinor(n, 5 | 4) if *n == i)),
+        // A device that did not start is neither stopped nor asked: only the remove follows.
+        0 => cx.k.life.queues[q].retain(|j| !matches!(j, Job::PnpMinor(n, 5 | 4 | 1) if *n == i)),
         // A refused query is answered by its cancel, and the stop or remove does not follow.
         5 if !ok => {
             cx.k.life.queues[q].retain(|j| !matches!(j, Job::PnpMinor(n, 4) if *n == i));

@@ -3,6 +3,7 @@
 use dirql_event::StepOutcome;
 use dirql_kernel::pool::tag_name;
 use dirql_kernel::system::System;
+use dirql_mem::Va;
 
 use crate::lab::{Bound, Lab};
 use crate::report::{Finding, RunStory};
@@ -67,6 +68,40 @@ pub(crate) fn at_end(lab: &Lab, system: &System, story: &RunStory) -> Vec<Findin
                 let message = format!("register `{register}` of {name} is {got}, the lab wants {want:#x}");
                 out.push(Finding::new("check.device", message));
             }
+        }
+    }
+    out
+}
+
+/// What did not start: every status that NT_SUCCESS refuses, a warning too, is a failure of the routine that gave it.
+pub(crate) fn started(lab: &Lab, system: &System, story: &RunStory) -> Vec<Finding> {
+    let refused = |status: u32| (status as i32) < 0;
+    let k = &system.kernel;
+    // DRIVER_OBJECT: DriverExtension at 0x30, whose AddDevice is at 8; MajorFunction at 0x70, IRP_MJ_PNP is 27.
+    let object = k.life.driver_object();
+    let pointer = |at: u64| system.machine.mem.read_u64(Va(at)).unwrap_or(0);
+    let entry = k.modules.drivers.first().map_or(0, |m| m.entry);
+    let (add, pnp) = (pointer(pointer(object + 0x30) + 8), pointer(object + 0x70 + 8 * 27));
+    let finding =
+        |message: String, va: u64| Finding::new("start", message).at(crate::run::place(&k.modules, va));
+    let mut out = vec![];
+    for (what, status) in story.entries.iter().filter(|(_, s)| refused(*s)) {
+        let va = if what.starts_with("AddDevice ") { add } else { entry };
+        out.push(finding(format!("{what} returned {}", status::show(*status)), va));
+    }
+    for p in story.pnp.iter().filter(|p| p.minor == 0 && refused(p.status)) {
+        let message = format!("the start request of {} failed with {}", p.device, status::show(p.status));
+        out.push(finding(message, pnp));
+    }
+    for (what, _) in story.entries.iter().filter(|(_, s)| !refused(*s)) {
+        let Some(device) = what.strip_prefix("AddDevice ") else { continue };
+        if !lab.manual_life && matches!(k.life.attached(device), Some(false)) {
+            let message = format!(
+                "AddDevice {device} succeeded and attached nothing to the device's stack, so {device} was not started"
+            );
+            let mut finding = finding(message, add);
+            finding.level = crate::lab::Level::Advice;
+            out.push(finding);
         }
     }
     out

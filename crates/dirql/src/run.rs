@@ -194,6 +194,7 @@ pub(crate) fn findings(
     story: &RunStory,
 ) -> (Verdict, Vec<Finding>) {
     let mut findings = story.findings();
+    findings.extend(crate::checks::started(lab, system, story));
     let mut verdict = Verdict::Ok;
     match ended {
         Ended::Done => findings.extend(crate::checks::at_end(lab, system, story)),
@@ -323,7 +324,7 @@ fn wanted(name: &str) -> String {
 }
 
 /// A place for a guest address; an empty one when no image is there.
-fn place(modules: &dirql_kernel::loader::Modules, va: u64) -> Place {
+pub(crate) fn place(modules: &dirql_kernel::loader::Modules, va: u64) -> Place {
     let mut place = Place { role: "at".into(), ..Place::default() };
     if let Some((module, rva)) = modules.locate(va) {
         place.image = Some(module.name.clone());

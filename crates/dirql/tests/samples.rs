@@ -15,6 +15,7 @@ const SAMPLES: &[(&str, Verdict, &str)] = &[
     ("tests/forever", Verdict::Finding, "budget"),
     ("tests/leak", Verdict::Finding, "check.no_connected_interrupt"),
     ("tests/missing", Verdict::Missing, "missing"),
+    ("tests/startfail", Verdict::Finding, "start"),
     ("tests/nullderef", Verdict::Finding, "bugcheck"),
 ];
 

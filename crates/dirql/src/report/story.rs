@@ -286,13 +286,6 @@ impl RunStory {
             finding = finding.at(Place { stack: stack.clone(), ..place });
             out.push(finding);
         }
-        for (what, code) in self.entries.iter().filter(|(_, s)| status::is_error(*s)) {
-            out.push(Finding::new("start", format!("{what} returned {}", status::show(*code))));
-        }
-        for p in self.pnp.iter().filter(|p| p.minor == 0 && status::is_error(p.status)) {
-            let message = format!("the start request of {} failed with {}", p.device, status::show(p.status));
-            out.push(Finding::new("start", message));
-        }
         for step in &self.steps {
             if let StepOutcome::NotAsExpected { what, expected, got } = &step.outcome {
                 let message = format!(
