@@ -34,12 +34,12 @@ pub(crate) struct Explore {
     image: PathBuf,
     #[command(flatten)]
     lab: Lab,
-    /// Most departures from running straight on, those of the hardware apart
-    #[arg(long, value_name = "K", default_value_t = 2, value_parser = clap::value_parser!(u32).range(0..=16))]
-    preemptions: u32,
-    /// Most events of the hardware (a device's own interrupts, time, which processor takes one) that come otherwise than by default
-    #[arg(long, value_name = "M", default_value_t = 2, value_parser = clap::value_parser!(u32).range(0..=16))]
-    arrivals: u32,
+    /// Most departures from running straight on, those of the hardware apart [default: 2, then 3 as far as it goes]
+    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(0..=16))]
+    preemptions: Option<u32>,
+    /// Most events of the hardware (a device's own interrupts, time, which processor takes one) that come otherwise than by default [default: 2, then 3 as far as it goes]
+    #[arg(long, value_name = "M", value_parser = clap::value_parser!(u32).range(0..=16))]
+    arrivals: Option<u32>,
     /// Most executions
     #[arg(long, value_name = "N", default_value_t = u64::MAX, hide_default_value = true, value_parser = clap::value_parser!(u64).range(1..))]
     schedules: u64,

@@ -21,10 +21,10 @@ pub struct ExploreOptions {
     /// The driver, its lab and what overrides it.
     pub run: RunOptions,
     /// Most deviations from the default policy, those of the hardware apart.
-    pub preemptions: u32,
+    pub preemptions: Option<u32>,
     /// Most events of the hardware (interrupts of its own, time, choices) that are moved from where the default policy
     /// has them.
-    pub arrivals: u32,
+    pub arrivals: Option<u32>,
     /// Most executions.
     pub schedules: u64,
     /// Executions at a time. It does not change what is found.
@@ -36,6 +36,11 @@ pub struct ExploreOptions {
     /// Leave out executions equivalent to one that was run.
     pub reduce: bool,
 }
+
+/// The bounds of a search that is given none.
+const BOUND: u32 = 2;
+/// Most executions spent on the bounds behind those.
+const DEEPER: u64 = 20_000;
 
 /// How far an exploration came.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -61,10 +66,12 @@ pub struct ExploreReport {
     pub tokens: Vec<String>,
     /// Every execution within the bounds was run.
     pub exhausted: bool,
-    /// The bounds.
+    /// Its bound on departures, those of the hardware apart.
     pub preemptions: u32,
-    /// The bounds.
+    /// Its bound on departures of the hardware.
     pub arrivals: u32,
+    /// Executions run beyond these bounds, which were not searched whole.
+    pub deeper: Option<u64>,
     /// How far it came.
     pub stats: ExploreStats,
     /// The bad input, with its excerpts, if that is what ended the command.
@@ -80,6 +87,7 @@ impl ExploreReport {
             exhausted: false,
             preemptions: 0,
             arrivals: 0,
+            deeper: None,
             stats: ExploreStats::default(),
             input: report.input,
         }
@@ -93,6 +101,7 @@ impl ExploreReport {
             "verdict": self.verdict,
             "findings": self.findings,
             "exhausted": self.exhausted,
+            "deeper": self.deeper,
             "bounds": { "preemptions": self.preemptions, "arrivals": self.arrivals },
             "stats": self.stats,
         })
@@ -128,7 +137,13 @@ impl ExploreReport {
         );
         out += &match (self.verdict, self.exhausted) {
             (Verdict::Ok, true) => {
-                format!("ok: all {} inequivalent executions with {bounds}: no finding\n", s.inequivalent)
+                let deeper = self.deeper.map_or_else(String::new, |n| {
+                    format!("; nor in {n} executions of the next bounds, which were not searched whole")
+                });
+                format!(
+                    "ok: all {} inequivalent executions with {bounds}: no finding{deeper}\n",
+                    s.inequivalent
+                )
             }
             (Verdict::Ok, false) => format!("ok: no finding so far, but not all was searched ({ran})\n"),
             (Verdict::Finding, _) => format!(
@@ -207,15 +222,28 @@ pub fn explore(options: &ExploreOptions, mut progress: impl FnMut(&Tally, usize)
     let judge = |e: Execution<'_>| -> Vec<Failure> {
         failures(e.ended, e.system, &lab).into_iter().map(|(_, f)| Failure { key: key(&f) }).collect()
     };
-    let bounds = Bounds {
-        preemptions: options.preemptions,
-        arrivals: options.arrivals,
-        schedules: options.schedules,
-        every: options.every,
-        reduce: options.reduce,
+    let mut search = |preemptions: u32, arrivals: u32, schedules: u64| {
+        let bounds =
+            Bounds { preemptions, arrivals, schedules, every: options.every, reduce: options.reduce };
+        let search = Search::new(&system, &judge, bounds, options.keep_going, options.jobs);
+        search.run(&mut |tally: &Tally, found: &[Found]| progress(tally, found.len()))
     };
-    let search = Search::new(&system, &judge, bounds, options.keep_going, options.jobs);
-    let outcome = search.run(&mut |tally: &Tally, found: &[Found]| progress(tally, found.len()));
+    let (mut preemptions, mut arrivals) =
+        (options.preemptions.unwrap_or(BOUND), options.arrivals.unwrap_or(BOUND));
+    let mut outcome = search(preemptions, arrivals, options.schedules);
+    let mut deeper = None;
+    let free = options.preemptions.is_none() && options.arrivals.is_none();
+    if free && outcome.exhausted && outcome.found.is_empty() {
+        // Nothing there: look further, so long as it does not take too long. What was proven stays so.
+        let left = options.schedules.saturating_sub(outcome.tally.executions).min(DEEPER);
+        let deep = search(BOUND + 1, BOUND + 1, left);
+        if deep.exhausted || !deep.found.is_empty() {
+            (preemptions, arrivals) = (BOUND + 1, BOUND + 1);
+            outcome = deep;
+        } else {
+            deeper = Some(deep.tally.executions);
+        }
+    }
     let mut verdict = Verdict::Ok;
     let mut findings = vec![];
     let mut tokens = vec![];
@@ -241,8 +269,9 @@ pub fn explore(options: &ExploreOptions, mut progress: impl FnMut(&Tally, usize)
         findings,
         tokens,
         exhausted: outcome.exhausted,
-        preemptions: options.preemptions,
-        arrivals: options.arrivals,
+        preemptions,
+        arrivals,
+        deeper,
         stats: ExploreStats {
             executions: t.executions,
             inequivalent: t.distinct,
