@@ -36,6 +36,7 @@ pub struct System {
     pub kernel: Kernel,
     budget: u64,
     steps: u64,
+    instructions: u64,
     turn: Turn,
 }
 
@@ -87,7 +88,7 @@ impl System {
     /// A system ready to run for at most `budget` steps.
     #[must_use]
     pub fn new(machine: Machine, kernel: Kernel, budget: u64) -> Self {
-        Self { machine, kernel, budget, steps: 0, turn: Turn::default() }
+        Self { machine, kernel, budget, steps: 0, instructions: 0, turn: Turn::default() }
     }
 
     /// Steps so far, on all processors: an instruction is one, and so is a kernel routine's part between two calls of
@@ -95,6 +96,12 @@ impl System {
     #[must_use]
     pub fn steps(&self) -> u64 {
         self.steps
+    }
+
+    /// Instructions retired so far, on all processors.
+    #[must_use]
+    pub fn instructions(&self) -> u64 {
+        self.instructions
     }
 
     /// Sets how many steps the run may take in all.
@@ -236,6 +243,7 @@ impl System {
             return false;
         }
         self.steps += n;
+        self.instructions += n;
         self.progress(cpu);
         true
     }
@@ -316,6 +324,7 @@ impl System {
         self.note_run(cpu, n, &exit);
         if n > 0 {
             self.steps += n;
+            self.instructions += n;
             self.turn.left = Some(left.saturating_sub(n));
             self.progress(cpu);
             if matches!(exit, Exit::Gate(_)) {

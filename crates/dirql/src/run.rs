@@ -170,7 +170,7 @@ impl Bench {
             f.replay = Some(again.clone());
         }
         let stats = Stats {
-            instructions: self.system.steps(),
+            instructions: self.system.instructions(),
             virtual_ns: self.system.machine.now(),
             events: events.len() as u64,
             events_lost: self.system.kernel.events_lost,
