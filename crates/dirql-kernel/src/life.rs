@@ -587,6 +587,13 @@ fn after_pnp(cx: &mut Cx<'_>, q: usize, i: usize, minor: u8, status: u32) -> std
         0x17 => cx.k.life.surprised[i] = true,
         _ => {}
     }
+    // Stopped or removed, the device has no resources: its vectors are free for the next start.
+    if ok && matches!(minor, 2 | 4) {
+        let pdo = cx.k.io.pdos[i].object;
+        if let Some(had) = cx.k.interrupts.core.unassign(pdo) {
+            cx.k.interrupts.arbiter.release(&had);
+        }
+    }
     Ok(())
 }
 

@@ -104,3 +104,16 @@ fn many_steps_need_no_deep_stack() {
     let more = "[[step]]\ndo = \"repeat\"\ncount = 30000\nsteps = [{ do = \"raise\" }]\n";
     assert_eq!(with("edu", "many", more).verdict, Verdict::Ok);
 }
+
+#[test]
+fn a_stopped_device_gives_its_vectors_back() {
+    // More starts than there are vectors.
+    let more = "[[step]]\ndo = \"repeat\"\ncount = 200\nsteps = [{ do = \"pnp\", minor = \"query_stop\" }, \
+                { do = \"pnp\", minor = \"stop\" }, { do = \"pnp\", minor = \"start\" }]\n";
+    let report = with("edu", "restarts", more);
+    assert_eq!((report.verdict, rules(&report)), (Verdict::Ok, vec![]), "{}", report.to_text(false));
+    let vectors: Vec<u32> =
+        report.story.connections.iter().flat_map(|c| c.vectors.iter().map(|v| v.vector)).collect();
+    assert_eq!(vectors.len(), 201);
+    assert!(vectors.iter().all(|v| *v == vectors[0]), "{vectors:?}");
+}
