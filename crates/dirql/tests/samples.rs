@@ -10,6 +10,11 @@ const SAMPLES: &[(&str, Verdict, &str)] = &[
     ("pulse", Verdict::Ok, ""),
     ("shared", Verdict::Ok, ""),
     ("legacy", Verdict::Ok, ""),
+    ("ring", Verdict::Ok, ""),
+    ("uart", Verdict::Ok, ""),
+    ("iointex", Verdict::Ok, ""),
+    ("pulse-rs", Verdict::Ok, ""),
+    ("conformance", Verdict::Ok, ""),
     ("tests/bugcheck", Verdict::Finding, "bugcheck"),
     ("tests/entryfail", Verdict::Finding, "start"),
     ("tests/forever", Verdict::Finding, "budget"),
@@ -42,6 +47,17 @@ fn every_sample_ends_as_it_should() {
         let rules: Vec<&str> = report.findings.iter().map(|f| f.rule.as_str()).collect();
         let wanted: Vec<&str> = if rule.is_empty() { vec![] } else { vec![rule] };
         assert_eq!(rules, wanted, "{name}");
+    }
+}
+
+/// A sample's other labs: the same binary by line, or on another bus.
+#[test]
+fn every_sample_runs_in_its_other_labs() {
+    for (name, lab) in [("edu", "edu/line"), ("pulse", "pulse/line"), ("uart", "uart/pci")] {
+        let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../drivers");
+        let report =
+            dirql::run(&RunOptions { lab: Some(folder.join(format!("{lab}.toml"))), ..options(name) });
+        assert_eq!(report.verdict, Verdict::Ok, "{lab}:\n{}", report.to_text(false));
     }
 }
 
