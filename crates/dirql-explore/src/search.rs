@@ -5,8 +5,9 @@
 //! schedule comes up once. The reduction is by states: what a run did up to its last deviation, up to the order of what
 //! is independent, and who goes on from there, decide all that can follow. A run that reaches such a state again with no
 //! more deviations to spend is not extended. (To leave out whole executions that are equivalent would lose some: bounded
-//! deviations are made at cuts of an execution, and equivalent executions pass other cuts.) What granules are shared is learned on the way; when the set
-//! grows, the points of what ran before were too few, and the search begins again with the larger set.
+//! deviations are made at cuts of an execution, and equivalent executions pass other cuts.) What granules are shared is
+//! learned on the way; when the set grows, the points of what ran before were too few, and the search begins again with
+//! the larger set.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -407,7 +408,12 @@ impl<'a, J: Judge> Search<'a, J> {
         let steps = system.steps() - begin;
         let cut = matches!(ended, Ended::Stopped(Stop::Budget { .. } | Stop::Internal(_)));
         let touches = touches(&marks, &Stacks::of(&system.kernel));
-        let points = points(&marks, &self.shared, &system.machine.mem, self.bounds.every);
+        let mut points = points(&marks, &self.shared, &system.machine.mem, self.bounds.every);
+        if self.bounds.every {
+            // Steps that touch nothing leave no mark.
+            let splits: BTreeSet<u64> = points.iter().filter(|p| p.splits).map(|p| p.at).collect();
+            points = (begin..system.steps()).map(|at| Point { at, splits: splits.contains(&at) }).collect();
+        }
         let failures =
             self.judge.judge(Execution { system: &mut system, ended: &ended, schedule: &schedule });
         Child { schedule, print: print.value(), state, failures, touches, points, choices, steps, cut }
